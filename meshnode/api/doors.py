@@ -1,0 +1,33 @@
+"""What the API needs from the node behind it. It is all the API ever sees of the mesh."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.serve.running import Running
+from meshnode.terms import Job
+
+
+class Doors(Protocol):
+    """The node, seen from the HTTP side."""
+
+    def ask(self, job: Job) -> AbstractAsyncContextManager[Running]:
+        """Run a job. Entering waits for a place and raises a MeshError; leaving cancels what still runs."""
+        ...
+
+    def models(self) -> Sequence[ModelView]:
+        """The models that a request can name now."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """What the node looks like at this moment; instant, even while a model loads."""
+        ...
+
+    def new_id(self) -> str:
+        """A fresh id for a request: letters and digits."""
+        ...
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        ...

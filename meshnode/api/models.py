@@ -1,0 +1,62 @@
+"""GET /v1/models: what can be asked for, in OpenAI's shape, with what the mesh knows added under `mesh`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from meshnode.api.doors import Doors
+from meshnode.errors import ModelNotFound
+from meshnode.observe.snapshot import ModelView
+
+
+class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as OpenAI lists it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "meshnode"
+    mesh: ModelView
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ModelShape, ...]
+
+
+class Models:
+    """The two endpoints. `created` is when this API came up, for want of a better date."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._created = int(doors.wall())
+
+    async def every(self, _request: Request) -> Response:
+        """Every model on offer, one entry a name."""
+        return _json(ModelList(data=tuple(self._offered().values())))
+
+    async def one(self, request: Request) -> Response:
+        """The model of this name. Raises ModelNotFound."""
+        name = request.path_params["name"]
+        found = self._offered().get(name)
+        if found is None:
+            raise ModelNotFound(
+                f"No node in reach has the model {name}.", hint="See /v1/models.", param="model"
+            )
+        return _json(found)
+
+    def _offered(self) -> dict[str, ModelShape]:
+        offered: dict[str, ModelShape] = {}
+        for view in self._doors.models():  # of several quants of one name, the first stands for it
+            offered.setdefault(view.name, ModelShape(id=view.name, created=self._created, mesh=view))
+        return offered
+
+
+def _json(shape: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(shape), media_type="application/json")

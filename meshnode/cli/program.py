@@ -1,0 +1,22 @@
+"""The command line as a whole: every verb under one program."""
+
+import click
+
+from meshnode.cli.join import join
+from meshnode.cli.query import invite, models, peers, pull, status, version
+from meshnode.cli.run import run
+from meshnode.cli.up import up
+from meshnode.cli.verb import Program
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def program() -> None:
+    """Join your own devices into one mesh that serves open-weight language models.
+
+    Run `meshnode up` on the first device and `meshnode join TICKET` on each other one, then point your tools
+    at the address that it prints.
+    """
+
+
+for _command in (up, join, invite, status, peers, models, pull, run, version):
+    program.add_command(_command)

@@ -1,0 +1,129 @@
+"""`meshnode up`: run a node here, say where it is, and stop cleanly on a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from meshnode import config
+from meshnode.cli import client
+from meshnode.cli.options import node_options
+from meshnode.cli.render import Screen
+from meshnode.cli.verb import verb
+from meshnode.config import Config
+from meshnode.errors import HomeInUse, NotRunning
+from meshnode.observe import log
+from meshnode.seams import Seams
+
+Event = dict[str, Any]
+
+
+@click.command("up")
+@verb
+@node_options
+async def up(screen: Screen, home: Path, **flags: Any) -> None:
+    """Run a node on this device, until Ctrl-C.
+
+    The first one founds a mesh and prints a ticket, with which the next device can join. `serve` is another
+    name for this verb.
+    """
+    await run_here(screen, home, flags)
+
+
+async def run_here(screen: Screen, home: Path, flags: Event, *, join: str = "", via: str = "") -> None:
+    """Run a node from this home in this process; `join` and `via` are those of the verb `join`.
+
+    Raises HomeInUse, after saying where that other node is, and whatever the node itself ends with.
+    """
+    settings = config.load(home, flags, os.environ)
+    await _refuse_second(screen, settings.home)
+    _log_quietly(screen, settings.home)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope, screen)
+        await run_node(settings, join=join, via=via, on_event=Teller(screen))
+        nursery.cancel_scope.cancel()
+
+
+async def run_node(settings: Config, *, join: str, via: str, on_event: Callable[[Event], None]) -> None:
+    """The node itself; imported late, for it is most of what there is to import."""
+    from meshnode import node
+
+    await node.run_node(settings, join=join, via=via, on_event=on_event)
+
+
+class Teller:
+    """Tells of a node's life: events as they are for programs, in words and without repetition for people."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._said: tuple[str, ...] = ()
+
+    def __call__(self, event: Event) -> None:
+        """One event."""
+        if event.get("event") == "progress":
+            self._screen.progress(event)
+            return
+        self._screen.json(event)
+        words = _words(event)
+        for line in words if words != self._said else ():
+            self._screen.line(line)
+        self._said = words
+
+
+def _words(event: Event) -> tuple[str, ...]:
+    match event:
+        case {"event": "api", "url": url}:
+            return (f"API                {url}", f"OPENAI_BASE_URL    {url}/v1")
+        case {"event": "mesh", "addresses": addresses}:
+            return (f"Mesh               {', '.join(addresses)}",)
+        case {"event": "ticket", "ticket": ticket}:
+            return ("The next device joins with:", f"  meshnode join {ticket}")
+        case {"event": "joined", "mesh": mesh}:
+            return (f"Joined the mesh {mesh}.",)
+        case {"event": "loading", "model": model}:
+            return (f"Loading {model}{_after(': ', event.get('detail'))}",)
+        case {"event": "ready", "model": model}:
+            return (f"Ready to answer with {model}." if model else "Ready, without a model of its own.",)
+        case {"event": "error", "message": message}:
+            return (f"error: {message}{_after(' hint: ', event.get('hint'))}",)
+        case _:  # of a kind that is for programs only
+            return ()
+
+
+def _after(joint: str, text: object) -> str:
+    """More to say, if there is anything."""
+    return f"{joint}{text}" if text else ""
+
+
+async def _refuse_second(screen: Screen, home: Path) -> None:
+    try:
+        running = await client.status(home)
+    except NotRunning:
+        return
+    screen.line(f"API                {running.api_url}")
+    screen.line(f"OPENAI_BASE_URL    {running.api_url}/v1")
+    raise HomeInUse(
+        f"A node already runs from {home}: {running.api_url}",
+        hint="`meshnode status` shows it; for a second node on this machine choose another --home.",
+    )
+
+
+def _log_quietly(screen: Screen, home: Path) -> None:
+    """Keep a person's terminal clear: the log goes to the home; without a terminal, to standard error."""
+    to_terminal = sys.stderr.isatty() and not screen.as_json
+    log.configure(wall=Seams().wall, out=log.to_file(home) if to_terminal else None)
+
+
+async def _cancel_on_signal(scope: trio.CancelScope, screen: Screen) -> None:
+    """The first Ctrl-C or SIGTERM stops the node in order; a second Ctrl-C does not wait for that."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+    screen.line("Stopping.")
+    scope.cancel()

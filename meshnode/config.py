@@ -1,0 +1,209 @@
+"""What a node is told before it starts: a flag beats MESHNODE_*, that beats config.toml, that the default.
+
+It does not know what a setting does, only its name, type and bounds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import platformdirs
+from msgspec import Meta
+
+from meshnode.errors import ConfigInvalid, HomeUnusable
+
+FILE_NAME = "config.toml"
+ENV_PREFIX = "MESHNODE_"
+ENV_HOME = "MESHNODE_HOME"
+ENV_TICKET = "MESHNODE_TICKET"
+ENV_OTHER = (ENV_HOME, ENV_TICKET)  # ours, but not settings
+FILE_BYTES_MAX = 64 * 1024
+
+Text = Annotated[str, Meta(max_length=256)]
+Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting of a node. The descriptions are what the documentation and `--help` quote."""
+
+    home: Annotated[Path, Meta(description="Where the node keeps its keys, its state and its models.")]
+    name: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            pattern=r"^[^\x00-\x1f\x7f]*$",
+            description="What other people see this node called; empty means the machine's name.",
+        ),
+    ] = ""
+    api_host: Annotated[
+        Text, Meta(description="The loopback address that the OpenAI-compatible API listens on.")
+    ] = "127.0.0.1"
+    api_port: Annotated[Port, Meta(description="The API's port; 0 takes any free one.")] = 8420
+    mesh_host: Annotated[Text, Meta(description="The address that other nodes connect to.")] = "0.0.0.0"  # noqa: S104 - a mesh is for other machines
+    mesh_port: Annotated[Port, Meta(description="The mesh's port; 0 takes any free one.")] = 8421
+    open_mesh: Annotated[
+        bool, Meta(description="Found an open mesh, which anyone may join without a ticket.")
+    ] = False
+    bootstrap: Annotated[
+        Texts, Meta(description="Addresses of nodes to connect to first, ws://HOST:PORT.")
+    ] = ()
+    model: Annotated[
+        Text, Meta(description="The model this node runs, such as smollm2:135m; empty means none.")
+    ] = "smollm2:135m"
+    engine: Annotated[
+        Literal["llama", "scripted", "none"],
+        Meta(
+            description="What runs the model: llama (llama.cpp), scripted (a fake, for trying out) or none."
+        ),
+    ] = "llama"
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="Threads the engine computes with; 0 chooses by the machine.")
+    ] = 0
+    slots: Annotated[
+        int, Meta(ge=1, le=64, description="How many requests the engine runs at the same time.")
+    ] = 8
+    context: Annotated[
+        int, Meta(ge=0, le=1 << 24, description="The engine's context in tokens; 0 chooses by the model.")
+    ] = 0
+    discover: Annotated[
+        bool, Meta(description="Connect to nodes heard of through others, not only to those named.")
+    ] = True
+    reachable: Annotated[
+        bool, Meta(description="Tell others this node's addresses; off for one that only dials out.")
+    ] = True
+    advertise: Annotated[
+        Texts,
+        Meta(description="Addresses to tell others instead of those found on the machine, ws://HOST:PORT."),
+    ] = ()
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting as documentation shows it; `default` is TOML, empty where the machine decides."""
+
+    name: str
+    default: str
+    description: str
+
+
+_FIELDS = {field.name: field for field in msgspec.structs.fields(Config)}
+NAMES = tuple(_FIELDS)
+
+
+def default_home(env: Mapping[str, str]) -> Path:
+    """MESHNODE_HOME, or the place this system keeps a user's data in."""
+    return Path(env[ENV_HOME]) if env.get(ENV_HOME) else platformdirs.user_data_path("meshnode")
+
+
+def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str]) -> Config:
+    """The settings in force, from flags, the environment and `home/config.toml`, in this order.
+
+    A flag that is None was not given. Raises ConfigInvalid, which names the first setting that is unknown or
+    has an impossible value and where it came from; HomeUnusable when the file exists and cannot be read.
+    """
+    place = (home or default_home(env)).expanduser().absolute()
+    given: dict[str, object] = {}
+    given.update(_typed(_from_file(place / FILE_NAME), f"in {place / FILE_NAME}"))
+    given.update(_typed(_from_env(env), "in the environment", prefix=ENV_PREFIX))
+    given.update(_typed(_from_flags(flags), "on the command line", prefix="--"))
+    config = Config(home=place, **given)  # type: ignore[arg-type]  # _typed converted every value
+    _check_loopback(config.api_host)
+    return config
+
+
+def with_name(config: Config) -> Config:
+    """The settings with the machine's name where no other was given."""
+    return config if config.name else msgspec.structs.replace(config, name=platform.node()[:64] or "node")
+
+
+def every_setting() -> tuple[Setting, ...]:
+    """All settings in order, for documentation."""
+    return tuple(_described(field) for field in _FIELDS.values())
+
+
+def _described(field: msgspec.structs.FieldInfo) -> Setting:
+    known = field.default is not msgspec.NODEFAULT
+    default = msgspec.json.encode(field.default).decode() if known else ""
+    return Setting(field.name, default, _meta(field).description or "")
+
+
+def _meta(field: msgspec.structs.FieldInfo) -> Meta:
+    metas: list[Meta] = [item for item in field.type.__metadata__ if isinstance(item, Meta)]
+    return metas[-1]
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise HomeUnusable(f"{path} cannot be read: {error.strerror}.") from error
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigInvalid(f"{path} is larger than {FILE_BYTES_MAX} bytes.", param=FILE_NAME)
+    try:
+        return msgspec.toml.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigInvalid(f"{path} is not valid TOML: {error}.", param=FILE_NAME) from error
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, object]:
+    ours = {key: value for key, value in env.items() if key.startswith(ENV_PREFIX) and key not in ENV_OTHER}
+    return {key.removeprefix(ENV_PREFIX).lower(): value for key, value in sorted(ours.items())}
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in flags.items() if value is not None}
+
+
+def _typed(values: Mapping[str, object], where: str, *, prefix: str = "") -> dict[str, object]:
+    return {key: _convert(key, value, where, _spelled(key, prefix)) for key, value in values.items()}
+
+
+def _spelled(key: str, prefix: str) -> str:
+    if prefix == "--":
+        return prefix + key.replace("_", "-")
+    return prefix + (key.upper() if prefix else key)
+
+
+def _convert(key: str, value: object, where: str, spelled: str) -> object:
+    if key not in _FIELDS or key == "home":
+        raise ConfigInvalid(f"There is no setting {spelled} ({where}).", hint=_nearest(key), param=key)
+    field = _FIELDS[key]
+    if isinstance(value, str) and isinstance(field.default, tuple):
+        value = [item.strip() for item in value.split(",") if item.strip()]
+    try:
+        return msgspec.convert(value, field.type, strict=not isinstance(value, str))
+    except msgspec.ValidationError as error:
+        reason = re.sub(r" - at `.*`$", "", str(error))
+        raise ConfigInvalid(
+            f"{spelled} ({where}) is not usable: {reason}.", hint=_meta(field).description or "", param=key
+        ) from error
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, [name for name in NAMES if name != "home"], n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return "The settings are: " + ", ".join(name for name in NAMES if name != "home") + "."
+
+
+def _check_loopback(host: str) -> None:
+    """The API has no keys, so nothing but this machine may reach it."""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigInvalid(
+            f"api_host {host} is not a loopback address, and the API has no keys yet.",
+            hint="Use 127.0.0.1, and reach it from elsewhere through an SSH tunnel or another node.",
+            param="api_host",
+        )

@@ -1,0 +1,1 @@
+"""One operator action a file; used by the command line, the control socket and the library alike."""

@@ -1,0 +1,1 @@
+"""What turns a Job into Pieces: the llama.cpp worker and the scripted fake."""

@@ -1,0 +1,112 @@
+"""The runs that a node has given to its worker: where their pieces go, and how much work they still are.
+
+It knows frames' meaning but neither the process nor the model.
+"""
+
+import math
+from collections.abc import AsyncIterator
+
+import trio
+
+from meshnode.engine.base import Load
+from meshnode.engine.worker.frames import Ended, Prefilled, Refused, Started, Written
+from meshnode.errors import EngineFailed, MeshError, from_code
+from meshnode.terms import Emitted, End, Job, Piece, Progress, Usage
+
+CHARS_PER_TOKEN = 4  # a guess for the queue's figures, until the worker has counted
+
+RunEvent = Started | Prefilled | Written | Ended | Refused
+
+
+class Run(AsyncIterator[Emitted]):
+    """One run's end on the node's side: an iterator over what comes out of it."""
+
+    def __init__(self, number: int, job: Job) -> None:
+        self.number = number
+        self.over = False
+        self.prefill_left = sum(len(turn.content) for turn in job.turns) // CHARS_PER_TOKEN + 1
+        self.decode_left = job.sampling.max_tokens or job.wish.output_tokens
+        self._prompt_tokens = 0
+        # Bounded by the model's context: a run cannot write more tokens than that, nor ever more than once.
+        self._put, self._get = trio.open_memory_channel[Emitted | MeshError](math.inf)
+
+    async def __anext__(self) -> Emitted:
+        """The next piece. Raises the MeshError that the run ended with, if it did."""
+        try:
+            item = await self._get.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if isinstance(item, MeshError):
+            raise item
+        return item
+
+    def take(self, event: RunEvent) -> None:
+        """Take in what the worker says about this run; what it says after the end does not count."""
+        if self.over:
+            return
+        match event:
+            case Started(prompt_tokens=count):
+                self.prefill_left = self._prompt_tokens = count
+            case Prefilled(done=done, total=total):
+                self.prefill_left = total - done
+                self._put.send_nowait(Progress(done, total))
+            case Written(first_index=first_index, ids=ids, text=text):
+                self.decode_left = max(1, self.decode_left - len(ids))
+                self._put.send_nowait(Piece(first_index, ids, text))
+            case Ended():
+                self._finish(End(event.reason, Usage(event.prompt_tokens, event.completion_tokens)))
+            case Refused():
+                self.fail(from_code(event.code, event.message, hint=event.hint, param=event.param))
+
+    def fail(self, error: MeshError) -> None:
+        """End with an error, after what has already come."""
+        if not self.over:
+            self._finish(error)
+
+    def _finish(self, last: Emitted | MeshError) -> None:
+        self.over = True
+        self.prefill_left = self.decode_left = 0
+        self._put.send_nowait(last)
+        self._put.close()
+
+
+class Runs:
+    """All runs of one engine that have not been left yet."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._runs: dict[int, Run] = {}
+        self._last_number = 0
+
+    def __len__(self) -> int:
+        return sum(not run.over for run in self._runs.values())
+
+    @property
+    def load(self) -> Load:
+        """How much work they still are."""
+        return Load(
+            in_flight=len(self),
+            queued_prefill=sum(run.prefill_left for run in self._runs.values()),
+            queued_decode=sum(run.decode_left for run in self._runs.values()),
+            slots=self._slots,
+        )
+
+    def begin(self, job: Job) -> Run:
+        """A new run."""
+        self._last_number += 1
+        run = self._runs[self._last_number] = Run(self._last_number, job)
+        return run
+
+    def leave(self, run: Run) -> None:
+        """Its caller has gone."""
+        self._runs.pop(run.number, None)
+
+    def take(self, event: RunEvent) -> None:
+        """Hand an event to its run; one for a run that was left is dropped."""
+        if run := self._runs.get(event.number):
+            run.take(event)
+
+    def fail_all(self, why: str) -> None:
+        """End all of them, each with an EngineFailed of its own."""
+        for run in self._runs.values():
+            run.fail(EngineFailed(why, retry_after_s=1.0))

@@ -1,0 +1,211 @@
+"""llama.cpp's C interface, as little of it as the loop needs. It knows no runs and no frames.
+
+Functions are those of llama-cpp-python 0.3.36's `llama_cpp.llama_cpp`. Not thread-safe: one thread calls.
+"""
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llama_cpp import llama_cpp as c
+
+from meshnode.errors import EngineFailed
+
+CONTEXT_AUTO_MAX = 8192  # tokens, when nobody says how many; the cache is allocated at once
+CHUNK_TOKENS = 128  # of prompts, in one step: a cancelled run is gone within one such step
+METADATA_MAX_CHARS = 200  # of one value; longer ones, token lists above all, are of no use here
+TEMPLATE_KEY = b"tokenizer.chat_template"
+LOG_LEVEL_WARN, LOG_LEVEL_ERROR = 3, 4  # ggml's
+
+
+def _log(level: int, text: bytes, _user: object) -> None:
+    if level in (LOG_LEVEL_WARN, LOG_LEVEL_ERROR):
+        sys.stderr.write(text.decode("utf-8", "replace"))
+        sys.stderr.flush()
+
+
+_log_callback = c.llama_log_callback(_log)  # kept here, because llama.cpp keeps only its address
+
+
+class Model:
+    """A model file in memory, with its vocabulary and one context of `slots` sequences.
+
+    `context` 0 takes the model's own, at most CONTEXT_AUTO_MAX. All sequences share `cells` cells of
+    key-value cache; a decode that needs more fails, so the caller counts. Raises EngineFailed.
+    """
+
+    def __init__(
+        self, path: str, *, slots: int, context: int, threads: int, on_progress: Callable[[float], None]
+    ) -> None:
+        c.llama_log_set(_log_callback, ctypes.c_void_p(0))
+        c.llama_backend_init()
+        self._model = _load(path, on_progress)
+        self.slots = slots
+        self.context = _fitting_context(c.llama_model_n_ctx_train(self._model), context)
+        self._context = self._open_context(threads)
+        self.cells = int(c.llama_n_ctx(self._context))
+        self._memory = c.llama_get_memory(self._context)
+        self._vocab = c.llama_model_get_vocab(self._model)
+        self.vocabulary = int(c.llama_vocab_n_tokens(self._vocab))
+        self._batch = Batch(CHUNK_TOKENS + slots)
+        self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(256)
+
+    @property
+    def handle(self) -> object:
+        """The context, for a sampler to draw from."""
+        return self._context
+
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return int(c.llama_model_n_params(self._model))
+
+    @property
+    def weights_bytes(self) -> int:
+        """Their size."""
+        return int(c.llama_model_size(self._model))
+
+    def metadata(self) -> dict[str, str]:
+        """The file's `general.*` facts, short ones only."""
+        found: dict[str, str] = {}
+        for index in range(c.llama_model_meta_count(self._model)):
+            key = self._string(c.llama_model_meta_key_by_index, index)
+            if key.startswith("general."):
+                found[key] = self._string(c.llama_model_meta_val_str_by_index, index)
+        return found
+
+    def template(self) -> str:
+        """The chat template in the file, or an empty string."""
+        found = c.llama_model_chat_template(self._model, None)
+        return found.decode("utf-8", "replace") if found else ""
+
+    def special_text(self, kind: str) -> str:
+        """The text of the `bos` or `eos` token; empty when the model has none."""
+        token = {"bos": c.llama_vocab_bos, "eos": c.llama_vocab_eos}[kind](self._vocab)
+        if token < 0:
+            return ""
+        return (c.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+
+    def tokens(self, prompt: str) -> list[int]:
+        """The prompt's tokens, special ones read as such; a BOS that the template wrote is not doubled."""
+        text = prompt.encode()
+        bos = self.special_text("bos")
+        add_special = not (bos and prompt.startswith(bos))
+        room = len(text) + 8
+        array = (c.llama_token * room)()
+        count = c.llama_tokenize(self._vocab, text, len(text), array, room, add_special, True)
+        if count < 0:
+            raise EngineFailed("llama.cpp could not tokenize the prompt")
+        return array[:count]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token; none for a control token."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._read_piece(token)
+        return known
+
+    def ends(self, token: int) -> bool:
+        """Whether the model says with this token that its answer is complete."""
+        return bool(c.llama_vocab_is_eog(self._vocab, token))
+
+    def decode(self, batch: "Batch") -> int:
+        """Compute a batch: 0 done, 1 no cells left, below 0 broken."""
+        return int(c.llama_decode(self._context, batch.struct))
+
+    def new_batch(self) -> "Batch":
+        """The one batch there is, emptied."""
+        self._batch.clear()
+        return self._batch
+
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence and free its cells."""
+        c.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def set_threads(self, count: int) -> None:
+        """Compute with this many threads from the next decode on."""
+        c.llama_set_n_threads(self._context, count, count)
+
+    def _open_context(self, threads: int) -> object:
+        params = c.llama_context_default_params()
+        params.n_ctx = self.context
+        params.n_batch = params.n_ubatch = CHUNK_TOKENS + self.slots
+        params.n_seq_max = self.slots
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True
+        params.no_perf = True
+        context = c.llama_init_from_model(self._model, params)
+        if not context:
+            raise EngineFailed(
+                f"there is not enough memory for a context of {self.context} tokens",
+                hint="Set a smaller `context`, or take a smaller model.",
+            )
+        return context
+
+    def _read_piece(self, token: int) -> bytes:
+        length = c.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+        if length < 0:
+            self._buffer = ctypes.create_string_buffer(-length)
+            return self._read_piece(token)
+        return self._buffer.raw[:length]
+
+    def _string(self, read: Callable[..., int], index: int) -> str:
+        buffer = ctypes.create_string_buffer(METADATA_MAX_CHARS)
+        read(self._model, index, buffer, METADATA_MAX_CHARS)
+        return buffer.value.decode("utf-8", "replace")
+
+
+class Batch:
+    """Tokens for one decode. A row whose logits are wanted can be drawn from afterwards."""
+
+    def __init__(self, room: int) -> None:
+        self.struct: Any = c.llama_batch_init(room, 0, 1)
+        self.room = room
+        for row in range(room):
+            self.struct.n_seq_id[row] = 1
+
+    def clear(self) -> None:
+        """Take every token out."""
+        self.struct.n_tokens = 0
+
+    def __len__(self) -> int:
+        return int(self.struct.n_tokens)
+
+    def add(self, sequence: int, position: int, tokens: Sequence[int], *, last_logits: bool) -> int:
+        """Append one sequence's next tokens; the row of the last of them."""
+        struct = self.struct
+        row = int(struct.n_tokens)
+        for offset, token in enumerate(tokens):
+            struct.token[row + offset] = token
+            struct.pos[row + offset] = position + offset
+            struct.seq_id[row + offset][0] = sequence
+            struct.logits[row + offset] = 0
+        last = row + len(tokens) - 1
+        struct.logits[last] = last_logits
+        struct.n_tokens = last + 1
+        return last
+
+
+def _fitting_context(trained: int, wanted: int) -> int:
+    if wanted:
+        return min(wanted, trained)
+    return min(trained, CONTEXT_AUTO_MAX)
+
+
+def _load(path: str, on_progress: Callable[[float], None]) -> object:
+    def progress(done: float, _user: object) -> bool:
+        on_progress(done)
+        return True
+
+    params = c.llama_model_default_params()
+    callback = c.llama_progress_callback(progress)
+    params.progress_callback = callback
+    model = c.llama_model_load_from_file(path.encode(), params)
+    if not model:
+        raise EngineFailed(
+            f"llama.cpp cannot load {path}",
+            hint="The file may be damaged, or of a kind that this llama.cpp does not know; see the log.",
+        )
+    return model

@@ -1,0 +1,57 @@
+"""From the command to open a model to a loop that serves it. The first module here that needs llama.cpp."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from meshnode.engine.worker.frames import AnyCommand, Event, Loading, Open, Ready
+from meshnode.engine.worker.llama import Model
+from meshnode.engine.worker.loop import Loop
+from meshnode.engine.worker.measure import measure
+from meshnode.engine.worker.template import Template
+
+PROGRESS_STEP = 0.05  # of the whole; llama.cpp reports hundreds of steps
+
+Emit = Callable[[Sequence[Event]], None]
+
+
+def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], emit: Emit) -> Loop:
+    """Load, measure, report Ready. Raises EngineFailed when the model cannot be run."""
+    model = Model(
+        opening.path,
+        slots=opening.slots,
+        context=opening.context,
+        threads=opening.threads,
+        on_progress=_Progress(emit),
+    )
+    template = Template(model.template(), bos=model.special_text("bos"), eos=model.special_text("eos"))
+    emit([_facts(model, opening.threads)])
+    return Loop(model, template, commands=commands, emit=emit)
+
+
+class _Progress:
+    """Reports a load in steps that a person can follow."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._said = 0.0
+
+    def __call__(self, done: float) -> None:
+        if done >= self._said + PROGRESS_STEP:
+            self._said = done
+            self._emit([Loading(done)])
+
+
+def _facts(model: Model, threads: int) -> Ready:
+    speed = measure(model)
+    metadata = model.metadata()
+    return Ready(
+        metadata=metadata,
+        file_type=int(metadata.get("general.file_type", -1)),
+        parameters=model.parameters,
+        weights_bytes=model.weights_bytes,
+        context=model.context,
+        slots=model.slots,
+        threads=threads,
+        prompt_tps=speed.prompt_tps,
+        generate_tps=speed.generate_tps,
+        batch_gain=speed.batch_gain,
+    )

@@ -1,0 +1,88 @@
+"""Who is a member, as far as this node has seen proof: chains shown on links, and certificates in the book. Pure."""
+
+from collections.abc import Callable
+
+from meshnode.errors import MeshError
+from meshnode.mesh.book import RecordBook
+from meshnode.terms import Trust
+from meshnode.trust.certificates import ROLE_ISSUER, Standing
+from meshnode.trust.membership import Mesh
+from meshwire import signing
+from meshwire.ids import NodeId, node_id
+from meshwire.records import Record, Verify
+
+KNOWN_MAX = 4096
+
+
+class Members:
+    """The standing of every key, judged anew as certificates come and expire.
+
+    `wall_ms` gives unix milliseconds. A chain that was verified once is not verified again, only its times are.
+    """
+
+    def __init__(
+        self, mesh: Mesh, own_key: bytes, wall_ms: Callable[[], int], *, verify: Verify = signing.verify
+    ) -> None:
+        self._mesh = mesh
+        self._wall_ms = wall_ms
+        self._known: dict[bytes, Standing] = {}
+        self._verify = verify
+        self.book = RecordBook(
+            node_id(own_key), is_member=self.is_member, is_issuer=self.is_issuer, verify=verify
+        )
+        if mesh.chain:
+            self.admit(own_key, mesh.chain)
+
+    def admit(self, key: bytes, chain: tuple[bytes, ...]) -> Standing:
+        """The standing that a chain shown on a link proves; raises as `verify_chain` does."""
+        known = self._known.get(key)
+        if known is not None and self._current(known):
+            return known
+        standing = self._mesh.standing(chain, key, self._wall_ms(), verify=self._verify)
+        if len(self._known) >= KNOWN_MAX:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = standing
+        return standing
+
+    def standing(self, key: bytes) -> Standing | None:
+        """How far the node with this key is trusted; None if nothing proves that it is a member."""
+        known = self._known.get(key)
+        if known is not None and self._current(known):
+            return known
+        for chain in self._chains_in_book(key) if not self._mesh.is_open else [()]:
+            try:
+                return self.admit(key, chain)
+            except MeshError:
+                continue  # another issuer's certificate may do
+        return None
+
+    def is_member(self, key: bytes) -> bool:
+        """Whether what this key signs counts."""
+        return self.standing(key) is not None
+
+    def is_issuer(self, key: bytes) -> bool:
+        """Whether certificates that this key signs count."""
+        if key == self._mesh.root_key:
+            return True
+        standing = self.standing(key)
+        return standing is not None and ROLE_ISSUER in standing.roles
+
+    def trust(self, key: bytes) -> Trust:
+        """Its level in the lattice."""
+        standing = self.standing(key)
+        return standing.trust if standing is not None else Trust.NONE
+
+    def _current(self, standing: Standing) -> bool:
+        return self._wall_ms() <= standing.not_after_ms
+
+    def _chains_in_book(self, key: bytes) -> list[tuple[bytes, ...]]:
+        chains: list[tuple[bytes, ...]] = []
+        for record in self.book.certificates_of(node_id(key)):
+            chains += self._with_issuer(record)
+        return chains
+
+    def _with_issuer(self, record: Record) -> list[tuple[bytes, ...]]:
+        if record.key == self._mesh.root_key:
+            return [(record.raw,)]
+        issuers = self.book.certificates_of(NodeId(record.owner))
+        return [(record.raw, issuer.raw) for issuer in issuers if issuer.key == self._mesh.root_key]

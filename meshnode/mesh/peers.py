@@ -1,0 +1,198 @@
+"""What this node knows of each other node, joined: ad, models, vitals, standing, and the way to it.
+
+A view is made from records and links as they are now; nothing in it is guessed beyond them. It decides
+nothing: which of these nodes may serve is for `routing`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from meshnode.mesh import paths
+from meshnode.mesh.ads import ModelAd, NodeAd, read_model_ad, read_node_ad
+from meshnode.mesh.book import RecordBook
+from meshnode.mesh.vitals import NEIGHBOURS_MAX, Vitals, read_vitals
+from meshnode.terms import Candidate, Trust
+from meshwire.errors import RemoteWireError
+from meshwire.ids import NodeId
+from meshwire.records import Record, RecordType
+
+
+class Standing(Protocol):
+    """How far a node is trusted, as `trust` finds from its certificates."""
+
+    @property
+    def trust(self) -> Trust:
+        """Its level in the lattice."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels from its certificate, such as residency."""
+        ...
+
+
+T = TypeVar("T")
+StandingOf = Callable[[bytes], Standing | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One other node.
+
+    `ad` and `vitals` are None when there is no current record; `rtt_ms` is this node's own measurement, None
+    without a link or before the first; `route` is None when the node is out of reach; `vitals_seq` tells one
+    state of its queues from the next.
+    """
+
+    node: NodeId
+    key: bytes
+    ad: NodeAd | None
+    vitals: Vitals | None
+    vitals_seq: int
+    models: tuple[ModelAd, ...]
+    trust: Trust
+    labels: tuple[str, ...]
+    linked: bool
+    rtt_ms: float | None
+    route: paths.Route | None
+
+    @property
+    def name(self) -> str:
+        """What its owner calls it; empty while its ad is not known."""
+        return self.ad.name if self.ad is not None else ""
+
+    def candidates(self) -> list[Candidate]:
+        """This node with each of its models, as the decision needs it."""
+        return [self._candidate(model) for model in self.models]
+
+    def _candidate(self, model: ModelAd) -> Candidate:
+        vitals = self.vitals or Vitals()
+        return Candidate(
+            node=self.node,
+            card=model.card,
+            trust=self.trust,
+            labels=self.labels,
+            path=self.route.path if self.route is not None else (),
+            rtt_ms=self.route.rtt_ms if self.route is not None else None,
+            in_flight=vitals.in_flight,
+            queued_prefill=vitals.queued_prefill,
+            queued_decode=vitals.queued_decode,
+            accepting=vitals.accepting,
+            ad_expired=self.vitals is None or self.ad is None,
+            reachable=self.route is not None,
+        )
+
+
+class Peers:
+    """The joined view over a book. What a record says is read once, however often it is looked at."""
+
+    def __init__(self, book: RecordBook) -> None:
+        self._book = book
+        self._read: dict[bytes, Any] = {}
+        self._read_at = -1
+        self._graph_for: tuple[object, ...] = ()
+        self._graph: paths.Graph = {}
+        self._routes: dict[NodeId, paths.Route] = {}
+
+    def view(self, links: paths.Links, standing: StandingOf) -> dict[NodeId, Peer]:
+        """Every other member with a current record, by id.
+
+        `links` are this node's live links with their round trips in milliseconds; `standing(key)` is None
+        for a key that is no member.
+        """
+        self._refresh()
+        self._find_routes(links)
+        by_owner = self._records_by_owner()
+        return {
+            node: self._peer(node, records, links, standing)
+            for node, records in sorted(by_owner.items())
+            if node != self._book.own and standing(records[0].key) is not None
+        }
+
+    def candidates(self, view: Mapping[NodeId, Peer]) -> list[Candidate]:
+        """Every pair of node and model in a view; which fit is decided elsewhere, with reasons."""
+        return [candidate for peer in view.values() for candidate in peer.candidates()]
+
+    def alternates(self, target: NodeId, links: paths.Links, count: int = 2) -> list[paths.Route]:
+        """Ways to a node that share no relay, cheapest first."""
+        self._refresh()
+        self._find_routes(links)
+        return paths.alternates(self._book.own, self._graph, target, count)
+
+    def _peer(self, node: NodeId, records: list[Record], links: paths.Links, standing: StandingOf) -> Peer:
+        known = standing(records[0].key)
+        vitals_record = next((record for record in records if record.type is RecordType.VITALS), None)
+        ads = [self._read.get(record.raw) for record in records]
+        return Peer(
+            node=node,
+            key=records[0].key,
+            ad=_first(NodeAd, ads),
+            vitals=_first(Vitals, ads),
+            vitals_seq=vitals_record.seq if vitals_record is not None else 0,
+            models=tuple(sorted(_every(ModelAd, ads), key=lambda model: model.record_name)),
+            trust=known.trust if known is not None else Trust.NONE,
+            labels=known.labels if known is not None else (),
+            linked=node in links,
+            rtt_ms=links.get(node),
+            route=self._routes.get(node),
+        )
+
+    def _records_by_owner(self) -> dict[NodeId, list[Record]]:
+        by_owner: dict[NodeId, list[Record]] = {}
+        for kind in (RecordType.NODE, RecordType.MODEL, RecordType.VITALS):
+            for owner, record in self._book.all(kind):
+                by_owner.setdefault(owner, []).append(record)
+        return by_owner
+
+    def _refresh(self) -> None:
+        """Read the records that have come since the last time, and forget those that have gone."""
+        if self._read_at == self._book.revision:
+            return
+        self._read_at = self._book.revision
+        current = [record for kind in _READERS for _, record in self._book.all(kind)]
+        before = self._read
+        self._read = {
+            record.raw: before[record.raw] if record.raw in before else _read(record) for record in current
+        }
+
+    def _find_routes(self, links: paths.Links) -> None:
+        graph_for = (self._read_at, tuple(links.items()))
+        if graph_for != self._graph_for:
+            self._graph_for = graph_for
+            self._graph = paths.graph(self._book.own, links, self._claims())
+            self._routes = paths.routes(self._book.own, self._graph)
+
+    def _claims(self) -> dict[NodeId, paths.Claim]:
+        claims: dict[NodeId, paths.Claim] = {}
+        for owner, record in self._book.all(RecordType.VITALS):
+            vitals = self._read.get(record.raw)
+            if vitals is not None:
+                neighbours = {NodeId(one.node): one.rtt_ms for one in vitals.neighbours}
+                claims[owner] = paths.Claim(
+                    record.issued_ms, neighbours, len(vitals.neighbours) == NEIGHBOURS_MAX
+                )
+        return claims
+
+
+_READERS: dict[RecordType, Callable[[Record], Any]] = {
+    RecordType.NODE: read_node_ad,
+    RecordType.MODEL: read_model_ad,
+    RecordType.VITALS: read_vitals,
+}
+
+
+def _read(record: Record) -> Any:
+    """What a record says, or None if it makes no sense: then its owner is as if it had said nothing."""
+    try:
+        return _READERS[record.type](record)
+    except RemoteWireError:
+        return None
+
+
+def _first(kind: type[T], things: Iterable[Any]) -> T | None:
+    return next(iter(_every(kind, things)), None)
+
+
+def _every(kind: type[T], things: Iterable[Any]) -> list[T]:
+    return [thing for thing in things if isinstance(thing, kind)]

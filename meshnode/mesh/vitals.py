@@ -1,0 +1,99 @@
+"""A node's vitals: its load, its neighbours, whether it takes work. And when they are worth signing again.
+
+Signing costs every node in the mesh a verification, so it is rationed: by how much has moved, and by how many
+nodes there are.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from meshwire.errors import RemoteWireError
+from meshwire.fields import pack_fields, unpack_fields
+from meshwire.records import Record, RecordType
+
+VITALS_TTL_MS = 60_000
+REFRESH_S = 20.0
+FLOOR_S = 2.0
+NODES_PER_S = 50.0  # a mesh of n nodes hears load changes of each no oftener than every n/50 s
+MOVED = 0.2
+NEIGHBOURS_MAX = 16
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Neighbour(msgspec.Struct, frozen=True):
+    """A node with a live link, and the smoothed round trip on it in milliseconds."""
+
+    node: Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
+    rtt_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)]
+
+
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    """How a node is.
+
+    Queues are in tokens. `neighbours` are the best 16 by round trip. `ads_version` is the seq of its newest
+    ad; `accepting` whether it takes others' work; `incarnation` grows each time it starts.
+    """
+
+    in_flight: Count = 0
+    slots: Count = 0
+    queued_prefill: Count = 0
+    queued_decode: Count = 0
+    free_memory_bytes: Count = 0
+    neighbours: Annotated[tuple[Neighbour, ...], msgspec.Meta(max_length=NEIGHBOURS_MAX)] = ()
+    ads_version: Count = 0
+    accepting: bool = True
+    incarnation: Count = 0
+
+
+def vitals_payload(vitals: Vitals) -> dict[int, object]:
+    """The payload of a VITALS record."""
+    return pack_fields(vitals)
+
+
+def read_vitals(record: Record) -> Vitals:
+    """The vitals in a record; raises RemoteWireError."""
+    if record.type is not RecordType.VITALS:
+        raise RemoteWireError(f"a {record.type.name} record where a VITALS record belongs")
+    return unpack_fields(Vitals, record.payload)
+
+
+def best_neighbours(rtts_ms: dict[bytes, float]) -> tuple[Neighbour, ...]:
+    """The neighbours to name: the nearest, ties by id so that equal facts make equal bytes."""
+    ranked = sorted(rtts_ms.items(), key=lambda entry: (entry[1], entry[0]))
+    return tuple(Neighbour(node, round(rtt_ms, 1)) for node, rtt_ms in ranked[:NEIGHBOURS_MAX])
+
+
+def should_resign(old: Vitals | None, new: Vitals, *, now: float, last_signed: float, mesh_size: int) -> bool:
+    """Whether to sign new vitals now.
+
+    At once (but no oftener than every 2 s) for what changes who can be asked: neighbours come or gone, ads,
+    admission. A load that moved by more than a fifth waits max(2 s, n/50 s). Round trips alone never cause
+    a signature: they ride with the refresh every 20 s.
+    """
+    if old is None:
+        return True
+    age_s = now - last_signed
+    if age_s >= REFRESH_S:
+        return True
+    if age_s < FLOOR_S:
+        return False
+    if _standing(old) != _standing(new):
+        return True
+    return age_s >= mesh_size / NODES_PER_S and _moved(old, new)
+
+
+def _standing(vitals: Vitals) -> tuple[object, ...]:
+    neighbours = sorted(neighbour.node for neighbour in vitals.neighbours)
+    return neighbours, vitals.ads_version, vitals.accepting, vitals.incarnation, vitals.slots
+
+
+def _moved(old: Vitals, new: Vitals) -> bool:
+    pairs = (
+        (old.in_flight, new.in_flight),
+        (old.queued_prefill, new.queued_prefill),
+        (old.queued_decode, new.queued_decode),
+        (old.free_memory_bytes, new.free_memory_bytes),
+    )
+    return any(abs(was - now) > MOVED * max(was, now) for was, now in pairs)

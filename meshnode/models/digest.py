@@ -1,0 +1,35 @@
+"""Digests of files, and copying that computes one on the way in steps. It knows no store."""
+
+import hashlib
+from pathlib import Path
+from typing import IO
+
+STEP_BYTES = 4 << 20
+
+
+def file_sha256(path: Path) -> bytes:
+    """The SHA-256 of a whole file. Blocks for as long as the reading takes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+class Copying:
+    """Copies a stream in steps, so that whoever waits can show progress and stop between two of them."""
+
+    def __init__(self, source: IO[bytes], target: IO[bytes]) -> None:
+        self._source = source
+        self._target = target
+        self._hash = hashlib.sha256()
+        self.done_bytes = 0
+
+    def step(self) -> bool:
+        """Copy some more; False when there was nothing left."""
+        found = self._source.read(STEP_BYTES)
+        self._target.write(found)
+        self._hash.update(found)
+        self.done_bytes += len(found)
+        return bool(found)
+
+    def digest(self) -> bytes:
+        """The SHA-256 of what was copied."""
+        return self._hash.digest()

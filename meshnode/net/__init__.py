@@ -1,0 +1,1 @@
+"""The network limbs: links, the switch, gossip, the DHT, membership. IO that decides nothing."""

@@ -1,0 +1,161 @@
+"""Circuits: links to nodes that are reached through relays, sealed end to end with Noise IK.
+
+A circuit is an ordinary Link whose transport is a stream through relays. It is laid on demand, reused by
+later requests, and closed when nothing has run over it for CIRCUIT_IDLE_S. Only asks, and requests to join
+that a member forwards, come over a circuit.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from meshnode.errors import MeshError, NotAllowed, Unreachable
+from meshnode.net.link import Link, Stream, establish
+from meshnode.net.relay import CircuitTransport, Relay, RouteRefused, check_place
+from meshnode.net.switch import Self, Switch
+from meshwire.errors import CloseCode
+from meshwire.events import Introduced
+from meshwire.ids import NodeId, to_text
+from meshwire.limits import CIRCUIT_IDLE_S, LINKS_TOTAL
+from meshwire.messages import KIND_ASK, KIND_CIRCUIT, Join, Message, Open, ResetCode
+
+log = structlog.get_logger("meshnode.net.circuits")
+
+
+class Circuits:
+    """The circuits that begin or end at this node; those that only pass go to the relay."""
+
+    def __init__(
+        self,
+        own: Self,
+        switch: Switch,
+        *,
+        static_key_of: Callable[[NodeId], bytes | None],
+        judge: Callable[[Introduced], bool],
+        on_ask: Callable[[Link, Stream, Open], Awaitable[None]],
+        on_request: Callable[[Link, Message], Awaitable[Message | None]],
+    ) -> None:
+        self._own = own
+        self._switch = switch
+        self._static_key_of = static_key_of
+        self._judge = judge
+        self._on_ask = on_ask
+        self._on_request = on_request
+        self._relay = Relay(own.identity.node, switch.direct, own.seams.relay_tap)
+        self._laid: dict[tuple[NodeId, ...], Link] = {}
+        self._laying: dict[tuple[NodeId, ...], trio.Lock] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep circuits alive until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def links(self) -> list[Link]:
+        """The circuits that this node has laid."""
+        return list(self._laid.values())
+
+    # --- The origin's side ---
+
+    async def reach(self, path: tuple[NodeId, ...]) -> Link:
+        """A live link along `path`: the direct one, or a circuit, laid if need be. Raises Unreachable."""
+        if len(path) == 1:
+            if (link := self._switch.direct(path[0])) is None:
+                raise Unreachable(f"There is no link to {to_text(path[0])} any more.")
+            return link
+        async with self._laying.setdefault(path, trio.Lock()):
+            try:
+                if (link := self._laid.get(path)) is None or not link.alive:
+                    link = await self._lay(path)
+                return link
+            finally:
+                if not self._laying[path].statistics().tasks_waiting:
+                    del self._laying[path]
+
+    async def _lay(self, path: tuple[NodeId, ...]) -> Link:
+        first, worker = self._switch.direct(path[0]), path[-1]
+        static = self._static_key_of(worker)
+        if self._nursery is None or first is None or static is None:
+            raise Unreachable(f"The way to {to_text(worker)} is gone.")
+        if len(self._laid) >= LINKS_TOTAL:
+            raise Unreachable("This node holds as many circuits as it may.")
+        opening = Open(
+            KIND_CIRCUIT,
+            route=path,
+            request=self._own.seams.entropy(8),
+            remaining_ms=int(CIRCUIT_IDLE_S * 1000),
+            origin=self._own.identity.node,
+        )
+        stream = await first.open(opening)
+        transport = CircuitTransport(stream, f"circuit via {first.name}", self._own.hello)
+        session = self._own.circuit_session(self._own.identity.node, NodeId(worker), static)
+        link = await establish(transport, session, self._judge, path_links=len(path))
+        self._laid[path] = link
+        self._nursery.start_soon(self._serve, link, path)
+        return link
+
+    async def _serve(self, link: Link, path: tuple[NodeId, ...] | None = None) -> None:
+        log.info("circuit up", peer=link.name, links=link.path_links)
+        try:
+            async with trio.open_nursery() as nursery:
+                if path is not None:
+                    nursery.start_soon(_close_when_idle, link)
+                await link.run(self._on_circuit_request, self._on_circuit_stream, _no_notices)
+                nursery.cancel_scope.cancel()
+        finally:
+            if path is not None and self._laid.get(path) is link:
+                del self._laid[path]
+            log.info("circuit down", peer=link.name, why=str(link.error))
+
+    # --- The relay's and the worker's side ---
+
+    async def arrived(self, link: Link, stream: Stream, opening: Open) -> None:
+        """A circuit came in: pass it on, or end it here."""
+        if opening.position + 1 < len(opening.route):
+            await self._relay.carry(link, stream, opening)
+            return
+        try:
+            check_place(self._own.identity.node, link.node, opening)
+            await self._end_here(stream, opening)
+        except RouteRefused as refusal:
+            stream.reset(refusal.code)
+        except MeshError as error:
+            log.info("circuit refused", origin=to_text(NodeId(opening.origin)), why=str(error))
+            stream.reset(ResetCode.REFUSED)
+
+    async def _end_here(self, stream: Stream, opening: Open) -> None:
+        origin = NodeId(opening.origin)
+        transport = CircuitTransport(stream, f"circuit from {to_text(origin)}", self._own.hello)
+        session = self._own.circuit_session(origin, self._own.identity.node)
+        link = await establish(transport, session, self._judge, path_links=len(opening.route))
+        if link.node != origin:
+            await link.aclose(CloseCode.PROTOCOL, "the origin is not who the route says")
+            raise NotAllowed("The circuit's origin is not who its route says.")
+        await self._serve(link)
+
+    async def _on_circuit_request(self, link: Link, message: Message) -> Message | None:
+        if isinstance(message, Join):
+            return await self._on_request(link, message)
+        raise NotAllowed(f"A {type(message).__name__} does not belong on a circuit.")
+
+    async def _on_circuit_stream(self, link: Link, stream: Stream, opening: Open) -> None:
+        if opening.kind == KIND_ASK:
+            await self._on_ask(link, stream, opening)
+        else:
+            stream.reset(ResetCode.REFUSED)  # no circuits inside circuits
+
+
+async def _no_notices(_link: Link, _message: Message) -> None:
+    """Gossip does not come over circuits."""
+
+
+async def _close_when_idle(link: Link) -> None:
+    """Close a circuit that carries nothing between one look and the next."""
+    idle_looks = 0
+    while idle_looks < 2:
+        await trio.sleep(CIRCUIT_IDLE_S / 2)
+        idle_looks = 0 if link.busy else idle_looks + 1
+    await link.aclose(CloseCode.GOING_AWAY, "idle")

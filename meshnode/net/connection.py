@@ -1,0 +1,177 @@
+"""trio-websocket's connection, read by whoever wants the next message instead of by a task of its own.
+
+The one place that uses trio-websocket's private parts. That saves a turn of the scheduler a message, keeps
+what a hostile peer breaks in the hands of whoever reads, and makes room to refuse what has no bound:
+fragmented messages, which the library would collect in a list, and the bodies of rejections.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import trio
+from trio_websocket import (
+    CloseReason,
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    WebSocketRequest,
+)
+from wsproto import ConnectionType, WSConnection, events
+from wsproto.connection import ConnectionState
+from wsproto.utilities import ProtocolError
+
+from meshwire.limits import TRANSPORT_MESSAGE_MAX
+
+RECEIVE_BYTES = 64 * 1024
+CLOSE_S = 0.5  # how long a goodbye may take
+
+
+class Connection(WebSocketConnection):
+    """One websocket. `pull` and `shake_hands` are for one task at a time; sending is for any."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        role: ConnectionType,
+        *,
+        host: str | None = None,
+        subprotocols: Iterable[str] = (),
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(
+            stream,
+            WSConnection(role),
+            host=host,
+            path="/",
+            client_subprotocols=subprotocols,
+            client_extra_headers=list(headers),
+        )
+        self.proposal: WebSocketRequest | None = None
+        self.failure: Exception | None = None  # what the other end did to end it
+        self._arrived: deque[bytes] = deque()
+        self._partial = bytearray()
+        self._pulling = False
+        self._drained = False  # whether the last read took all there was
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._handlers: dict[type[events.Event], Callable[[Any], Awaitable[None]]] = {
+            events.AcceptConnection: self._handle_accept_connection_event,
+            events.BytesMessage: self._take,
+            events.CloseConnection: self._handle_close_connection_event,
+            events.Ping: self._handle_ping_event,
+            events.Pong: self._handle_pong_event,
+            events.RejectConnection: self._refused,
+            events.Request: self._asked,
+            events.TextMessage: self._take_text,
+        }
+
+    async def shake_hands(self) -> None:
+        """As client: send the request, and read until it is answered. As server: read until there is one.
+
+        Either way it returns, too, when the connection ends; `failure` then says why if it was their doing.
+        """
+        if self._initial_request is not None:
+            try:
+                await self._send(self._initial_request)
+            except ConnectionClosed:
+                return
+        while self._reader_running and not self._open_handshake.is_set() and self.proposal is None:
+            await self._pull_some()
+
+    async def pull(self) -> bytes:
+        """The next message; raises ConnectionClosed."""
+        while not self._arrived:
+            if not self._reader_running or self._close_handshake.is_set():
+                raise ConnectionClosed(self._close_reason)
+            await self._pull_some()
+        return self._arrived.popleft()
+
+    async def abandon(self) -> None:
+        """Close without a goodbye."""
+        await self._close_stream()
+        await self._abort_web_socket()
+
+    async def leave(self) -> None:
+        """Say goodbye, give the other end CLOSE_S to answer, and close."""
+        with trio.move_on_after(CLOSE_S):
+            with suppress(ConnectionClosed, ProtocolError):  # it is over already
+                await self._say_goodbye()
+        await self.abandon()
+
+    async def _say_goodbye(self) -> None:
+        """Close, reading what is still on its way: closing over unread bytes would reset the connection."""
+        if self._wsproto.state is ConnectionState.OPEN:
+            self._close_reason = CloseReason(1000, None)
+            await self._send(events.CloseConnection(code=1000))
+        if self._pulling:
+            await self._close_handshake.wait()
+        while not self._close_handshake.is_set():
+            await self._pull_some()
+
+    async def _pull_some(self) -> None:
+        """Read once, and act on it. What the other end breaks ends the connection, and nothing else."""
+        self._pulling = True
+        try:
+            if self._drained and self._socket is not None:
+                await trio.lowlevel.wait_readable(self._socket)  # instead of a read that would find nothing
+            received = await self._stream.receive_some(RECEIVE_BYTES)
+            self._drained = len(received) < RECEIVE_BYTES
+            if not received:
+                await self._abort_web_socket()
+                return
+            self._wsproto.receive_data(bytes(received))
+            for event in self._wsproto.events():
+                await self._handlers[type(event)](event)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._abort_web_socket()
+        except (ConnectionClosed, HandshakeError, ProtocolError) as error:
+            self.failure = error
+            await self._answer_failure(error)
+            await self.abandon()
+        finally:
+            self._pulling = False
+
+    async def _answer_failure(self, error: Exception) -> None:
+        """Tell the other end, where the protocol has words for it: a browser sees a proper HTTP error."""
+        hint = getattr(error, "event_hint", None)
+        if hint is not None and self.is_server:
+            with suppress(ConnectionClosed, ProtocolError):
+                await self._send(hint)
+
+    async def _take(self, event: events.BytesMessage) -> None:
+        """A message, or the next piece of a long one. A frame that is done must end its message."""
+        if event.frame_finished and not event.message_finished:
+            raise ProtocolError("a message in fragments")
+        self._partial += event.data
+        if len(self._partial) > TRANSPORT_MESSAGE_MAX:
+            raise ProtocolError("a message that is too long")
+        if event.message_finished:
+            self._arrived.append(bytes(self._partial))
+            self._partial.clear()
+
+    async def _take_text(self, _event: events.TextMessage) -> None:
+        raise ProtocolError("text, which no meshnode sends")
+
+    async def _asked(self, event: events.Request) -> None:
+        self.proposal = WebSocketRequest(self, event)
+
+    async def _refused(self, event: events.RejectConnection) -> None:
+        """Do not wait for the body, which has no bound."""
+        raise ConnectionRejected(event.status_code, tuple(event.headers), body=None)
+
+    async def _send(self, event: events.Event) -> None:
+        """As inherited, but a lock that is free is taken without a turn of the scheduler before the write."""
+        message = self._wsproto.send(event)
+        try:
+            self._stream_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._stream_lock.acquire()
+        try:
+            await self._stream.send_all(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._abort_web_socket()
+            raise ConnectionClosed(self._close_reason) from None
+        finally:
+            self._stream_lock.release()

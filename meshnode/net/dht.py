@@ -1,0 +1,290 @@
+"""The DHT over links: answers its requests, announces this node's models, runs lookups. It decides nothing.
+
+The lookup is a pure machine (`meshnode.mesh.lookup`), the table and what is kept for others are plain data;
+this limb asks the nodes that the machine names, over links that prove who answers, and feeds it what they
+say. Records that come this way enter the book out of order, so gossip still asks for what lies between.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
+from typing import Protocol
+
+import structlog
+import trio
+
+from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
+from meshnode.mesh import keyspace
+from meshnode.mesh.ads import read_node_ad
+from meshnode.mesh.book import RecordBook
+from meshnode.mesh.digest import within
+from meshnode.mesh.lookup import Found, Lookup
+from meshnode.mesh.providers import Providers, StoreRate, keys_of
+from meshnode.mesh.table import Contact, Table
+from meshnode.seams import Seams
+from meshwire.errors import RemoteWireError
+from meshwire.ids import NodeId, to_text
+from meshwire.limits import (
+    ANNOUNCE_S,
+    CONTROL_FRAME_MAX,
+    DHT_ALPHA,
+    DHT_K,
+    DHT_RPC_S,
+    PROVIDERS_RETURNED,
+    RECORD_MAX,
+    STORES_WINDOW_S,
+)
+from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored, Message
+from meshwire.records import Record, RecordType, Verify, read_record
+from meshwire.signing import verify as verify_signature
+
+log = structlog.get_logger("meshnode.net.dht")
+
+ANSWER_BUDGET_BYTES = (CONTROL_FRAME_MAX - RECORD_MAX) // 2  # for the nodes, and as much for the providers
+SETTLE_S = 1.0  # after a change, wait for others of its kind before announcing
+JITTER = 0.1
+LONELY_PER_ROUND = 2
+LOOKUPS_AT_ONCE = 4
+PINGS_AT_ONCE = 8
+
+
+class DhtLink(Protocol):
+    """What the DHT needs of a link."""
+
+    @property
+    def node(self) -> NodeId:
+        """The other end."""
+        ...
+
+    async def request(self, message: Message, timeout_s: float = DHT_RPC_S) -> Message:
+        """Ask; raises MeshError."""
+        ...
+
+
+Reach = Callable[[NodeId], Awaitable[DhtLink]]
+
+
+class Dht:
+    """One node's part in the DHT.
+
+    `mesh` is the mesh's id; `reach(node)` gives a link to a node, dialling the addresses in its ad if need
+    be, and raises Unreachable. The book holds the ads; whose word counts is its judgement.
+    """
+
+    def __init__(
+        self,
+        mesh: bytes,
+        book: RecordBook,
+        reach: Reach,
+        seams: Seams,
+        *,
+        verify: Verify = verify_signature,
+    ) -> None:
+        self.table = Table(book.own, trio.current_time)
+        self.providers = Providers()
+        self._mesh = mesh
+        self._book = book
+        self._reach = reach
+        self._seams = seams
+        self._verify = verify
+        self._rate = StoreRate()
+        self._changed = trio.Event()
+        self._lookups = trio.CapacityLimiter(LOOKUPS_AT_ONCE)
+        self._pinging: set[NodeId] = set()
+        self._announced_to = 0
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Announce every five minutes and at once on a change, refresh lonely buckets; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while True:
+                self.providers.expire(trio.current_time())
+                await self.announce()
+                await self._refresh()
+                await self._until_next_round()
+
+    def changed(self) -> None:
+        """This node's ads have changed: announce them now."""
+        self._changed.set()
+
+    def opened(self, node: NodeId) -> None:
+        """A link to a node has opened: it is a contact, and verified.
+
+        While this node's ads have not found enough places yet, it may be one.
+        """
+        if self._announced_to < DHT_K:
+            self._changed.set()
+        head = self.table.add_contact(Contact(node, verified=True))
+        if head is not None and self._nursery is not None and len(self._pinging) < PINGS_AT_ONCE:
+            self._nursery.start_soon(self._ping, head)
+
+    # --- Answering ---
+
+    async def answer(self, link: DhtLink, message: Message) -> Message:
+        """The reply to a request of the DHT's; raises NotAllowed, or Busy to a peer that stores too often."""
+        match message:
+            case DhtPing():
+                return DhtPong()
+            case DhtFind(target=target, providers=providers):
+                return self._found(target, providers, link.node)
+            case DhtStore(key=key, record=raw):
+                return self._store(link.node, key, raw)
+        raise NotAllowed(f"The DHT does not answer {type(message).__name__}.")
+
+    def _found(self, target: bytes, providers: bool, asker: NodeId) -> DhtFound:
+        near = (self._dialable(node) for node in self.table.nearest(target, 2 * DHT_K) if node != asker)
+        ads = islice((record for record in near if record is not None), DHT_K)
+        kept = self.providers.get(target, trio.current_time(), ANSWER_BUDGET_BYTES) if providers else ()
+        return DhtFound(tuple(within(ANSWER_BUDGET_BYTES, (record.raw for record in ads))), kept)
+
+    def _store(self, sender: NodeId, key: bytes, raw: bytes) -> DhtStored:
+        now = trio.current_time()
+        if not self._rate.admit(sender, now):
+            raise Busy("Too many records to store.", retry_after_s=STORES_WINDOW_S)
+        try:
+            record = read_record(raw, self._verify)
+        except RemoteWireError as error:
+            raise NotAllowed(f"This is no record: {error}.") from error
+        if record.owner != sender:
+            raise NotAllowed("Only a provider itself may announce what it provides.")
+        if key not in keys_of(self._mesh, record):
+            raise NotAllowed("This record does not belong under this key.")
+        if not self.providers.put(key, record, now):
+            raise Busy("There is no room under this key.", retry_after_s=ANNOUNCE_S)
+        self._believe((raw,), sender)
+        return DhtStored()
+
+    def _dialable(self, node: NodeId) -> Record | None:
+        """A node's record, if it can be dialled: others are the DHT's clients, not its servers."""
+        record = self._book.get(node, RecordType.NODE)
+        try:
+            return record if record is not None and read_node_ad(record).addresses else None
+        except RemoteWireError:
+            return None
+
+    # --- Asking ---
+
+    async def find_providers(self, family: str, tier: int | None = None) -> list[Record]:
+        """The MODEL records of those who provide a model family, at a quant tier if given.
+
+        Every one is signed by its provider and belongs under the key asked for; all of them are in the book
+        too, if their owners are members.
+        """
+        key = keyspace.capability_key(self._mesh, family, tier)
+        found = await self.lookup(key, providers=True)
+        raws = (*self.providers.get(key, trio.current_time(), ANSWER_BUDGET_BYTES), *found.providers.values())
+        slots = {(record.owner, record.name): record for record in self._believe(raws)}
+        newest = (self._book.get(owner, RecordType.MODEL, name) for owner, name in slots)
+        return [record for record in newest if record is not None and key in keys_of(self._mesh, record)]
+
+    async def find_node(self, node: NodeId, key: bytes) -> Record | None:
+        """The NODE record of the node with this public key, from the book or else from the DHT."""
+        held = self._book.get(node, RecordType.NODE)
+        if held is None:
+            found = await self.lookup(keyspace.peer_key(key), providers=True)
+            self._believe(found.providers.values())
+        return held or self._book.get(node, RecordType.NODE)
+
+    async def lookup(self, target: bytes, *, providers: bool = False) -> Found:
+        """Search for the nodes nearest to a key, and for what providers stored there. Ends within 10 s."""
+        async with self._lookups:
+            self.table.touch(target)
+            machine = Lookup(target, self.table.nearest(target), trio.current_time())
+            with trio.move_on_at(machine.deadline):
+                async with trio.open_nursery() as nursery:
+                    await self._drive(machine, providers, nursery)
+            machine.next(trio.current_time())
+            return machine.result
+
+    async def _drive(self, machine: Lookup, providers: bool, nursery: trio.Nursery) -> None:
+        settled = trio.lowlevel.ParkingLot()
+        while not machine.done:
+            for node in machine.next(trio.current_time()):
+                nursery.start_soon(self._ask, machine, node, providers, settled)
+            if not machine.done:
+                await settled.park()
+
+    async def _ask(
+        self, machine: Lookup, node: NodeId, providers: bool, settled: trio.lowlevel.ParkingLot
+    ) -> None:
+        """Ask one node, and tell the machine what came of it."""
+        try:
+            reply = await self._request(node, DhtFind(machine.target, providers))
+        except MeshError as error:
+            log.debug("dht.unanswered", peer=to_text(node), error=str(error))
+            reply = None
+        if isinstance(reply, DhtFound):
+            nodes = self._believe(reply.nodes[:DHT_K])
+            kept = self._believe(reply.records[:PROVIDERS_RETURNED])
+            closer = [record.owner for record in nodes if record.type is RecordType.NODE]
+            machine.on_reply(node, closer, {(record.owner, record.name): record.raw for record in kept})
+        else:
+            machine.on_failure(node)
+        settled.unpark()
+
+    async def _request(self, node: NodeId, message: Message) -> Message:
+        """One RPC within its time, dialling included; a node out of reach loses its place in the table."""
+        try:
+            with trio.fail_after(DHT_RPC_S):
+                link = await self._reach(node)
+                reply = await link.request(message, DHT_RPC_S)
+        except trio.TooSlowError:
+            self.table.forget(node)
+            raise Unreachable("It did not answer in time.") from None
+        except Unreachable:
+            self.table.forget(node)
+            raise
+        self.table.add_contact(Contact(node, verified=True))
+        return reply
+
+    async def _ping(self, contact: Contact) -> None:
+        if contact.id in self._pinging:
+            return
+        self._pinging.add(contact.id)
+        try:
+            await self._request(contact.id, DhtPing())
+        except MeshError as error:
+            log.debug("dht.gone", peer=to_text(contact.id), error=str(error))
+        finally:
+            self._pinging.discard(contact.id)
+
+    # --- Announcing ---
+
+    async def announce(self) -> None:
+        """Store every one of this node's ads with the nodes nearest to its keys, and here."""
+        for record in self._book.of(self._book.own):
+            for key in keys_of(self._mesh, record):
+                self.providers.put(key, record, trio.current_time())
+                found = await self.lookup(key)
+                self._announced_to = len(found.closest)
+                async with trio.open_nursery() as nursery:
+                    limiter = trio.CapacityLimiter(DHT_ALPHA)
+                    for node in found.closest:
+                        nursery.start_soon(self._store_at, node, DhtStore(key, record.raw), limiter)
+
+    async def _store_at(self, node: NodeId, message: DhtStore, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            try:
+                await self._request(node, message)
+            except MeshError as error:
+                log.debug("dht.not_stored", peer=to_text(node), error=str(error))
+
+    async def _refresh(self) -> None:
+        """Look somewhere into ranges where nothing has happened for an hour."""
+        for bucket in self.table.lonely_buckets()[:LONELY_PER_ROUND]:
+            low, high = bucket.range
+            target = self._seams.rng.randrange(low, min(high, 2**160 - 1) + 1)
+            await self.lookup(target.to_bytes(20, "big"))
+
+    async def _until_next_round(self) -> None:
+        with trio.move_on_after(ANNOUNCE_S * (1 - JITTER * self._seams.rng.random())):
+            await self._changed.wait()
+            await trio.sleep(SETTLE_S)
+        self._changed = trio.Event()
+
+    # --- Records ---
+
+    def _believe(self, raws: Iterable[bytes], sender: NodeId | None = None) -> tuple[Record, ...]:
+        """Put records into the book; those that it believes."""
+        now, wall_ms = trio.current_time(), self._seams.now_ms()
+        return self._book.merge(raws, now=now, wall_ms=wall_ms, sender=sender, in_order=False).believed

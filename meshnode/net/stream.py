@@ -1,0 +1,158 @@
+"""One stream of a link, as its users see it: payloads in order, under credit. It knows no transports."""
+
+from collections import deque
+from typing import Protocol
+
+import trio
+
+from meshwire.codec import DATA_PAYLOAD_MAX, JOINED_MAX, Joiner, decode_inner, encode_inner, split
+from meshwire.errors import LocalWireError, RemoteWireError
+from meshwire.messages import Message, ResetCode
+
+
+class StreamLost(Exception):  # noqa: N818 - it names what happened, and is no fault of the caller's
+    """A stream broke off: it was reset, or its link was lost (`code` is LINK_LOST)."""
+
+    def __init__(self, code: ResetCode) -> None:
+        super().__init__(f"the stream broke off: {code.name.lower()}")
+        self.code = code
+
+
+class Carrier(Protocol):
+    """What a stream needs of its link."""
+
+    def credit(self, stream: int) -> int:
+        """The longest payload that may be sent on the stream now."""
+        ...
+
+    async def send_data(self, stream: int, payload: bytes, end: bool) -> None:
+        """Send a payload that is within the credit."""
+        ...
+
+    def consumed(self, stream: int, payload_bytes: int) -> None:
+        """A received payload was used up."""
+        ...
+
+    def reset(self, stream: int, code: ResetCode) -> None:
+        """The stream is given up."""
+        ...
+
+
+class Stream:
+    """One stream of a link. One task at a time sends, one receives. Payload boundaries are kept."""
+
+    __slots__ = (
+        "_broken",
+        "_code",
+        "_joiner",
+        "_link",
+        "_queue",
+        "_readable",
+        "_received_end",
+        "_sent_end",
+        "_writable",
+        "number",
+    )
+
+    def __init__(self, link: Carrier, number: int) -> None:
+        self.number = number
+        self._link = link
+        self._queue: deque[bytes] = deque()
+        self._readable = trio.lowlevel.ParkingLot()
+        self._writable = trio.lowlevel.ParkingLot()
+        self._joiner = Joiner(JOINED_MAX)
+        self._sent_end = False
+        self._received_end = False
+        self._code: ResetCode | None = None
+        self._broken = trio.Event()
+
+    async def send(self, payload: bytes, end: bool = False) -> None:
+        """Send one payload of at most DATA_PAYLOAD_MAX bytes, waiting for credit; `end` closes our half.
+
+        Raises StreamLost.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sent_end or len(payload) > DATA_PAYLOAD_MAX:
+            raise LocalWireError("a payload after the end, or one too long for a frame")
+        while self._code is None and payload and self._link.credit(self.number) < len(payload):
+            await self._writable.park()
+        if self._code is not None:
+            raise StreamLost(self._code)
+        self._sent_end = end
+        await self._link.send_data(self.number, payload, end)
+
+    async def receive(self) -> bytes | None:
+        """The next payload, None at the clean end; raises StreamLost once all that came before was received.
+
+        It does not yield while payloads wait; credit bounds how long that can last.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._queue:
+            if self._received_end:
+                return None
+            if self._code is not None:
+                raise StreamLost(self._code)
+            await self._readable.park()
+        payload = self._queue.popleft()
+        self._link.consumed(self.number, len(payload))
+        return payload
+
+    async def send_message(self, message: Message, end: bool = False) -> None:
+        """Send an inner message, in as many payloads as it takes; raises StreamLost."""
+        *parts, last = split(encode_inner(message))
+        for part in parts:
+            await self.send(part)
+        await self.send(last, end)
+
+    async def receive_message(self) -> Message | None:
+        """The next inner message, None at the clean end; raises StreamLost.
+
+        A malformed one, or an end in the middle of one, resets the stream.
+        """
+        try:
+            while (payload := await self.receive()) is not None:
+                if (whole := self._joiner.add(payload)) is not None:
+                    return decode_inner(whole)
+            if self._joiner.waiting:
+                raise StreamLost(ResetCode.INTERNAL)
+        except RemoteWireError as error:
+            self.reset(ResetCode.INTERNAL)
+            raise StreamLost(ResetCode.INTERNAL) from error
+        return None
+
+    async def lost(self) -> None:
+        """Wait until the stream breaks off; for ever if it never does."""
+        await self._broken.wait()
+
+    def reset(self, code: ResetCode) -> None:
+        """End the stream at once, both ways; does nothing once both ends are done or it is broken."""
+        if self._code is None:
+            self._link.reset(self.number, code)
+            self.break_off(code)
+
+    async def aclose(self) -> None:
+        """End our half if it is open, and stop listening to theirs."""
+        if self._code is None and not self._sent_end:
+            await self.send(b"", end=True)
+        self.reset(ResetCode.CANCEL)
+
+    # --- What the link tells it ---
+
+    def arrived(self, payload: bytes, end: bool) -> None:
+        """A payload came."""
+        if payload:
+            self._queue.append(payload)
+        self._received_end = end
+        self._readable.unpark_all()
+
+    def writable(self) -> None:
+        """There may be credit."""
+        self._writable.unpark_all()
+
+    def break_off(self, code: ResetCode) -> None:
+        """It was reset, or the link is gone."""
+        if self._code is None:
+            self._code = code
+            self._broken.set()
+            self._readable.unpark_all()
+            self._writable.unpark_all()

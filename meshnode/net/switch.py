@@ -1,0 +1,226 @@
+"""The switch: every link of this node by the other end's NodeId, dialled, accepted or laid through relays.
+
+It opens links and hands their traffic to the functions it was given; it decides neither routes nor membership
+(`judge` does that) and keeps nothing of what passes.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from meshnode.errors import Busy, MeshError, Unreachable
+from meshnode.identity import Identity
+from meshnode.net.base import Hello, Network, Transport
+from meshnode.net.link import Link, Stream, establish
+from meshnode.net.redial import keep_linked
+from meshnode.seams import Seams
+from meshwire.errors import CloseCode
+from meshwire.events import Introduced
+from meshwire.ids import NodeId, to_text
+from meshwire.limits import LINKS_PER_KEY, LINKS_TOTAL
+from meshwire.messages import KIND_ASK, KIND_CIRCUIT, Message, Open, ResetCode
+from meshwire.session import SessionConfig, circuit_prologue, link_prologue
+
+log = structlog.get_logger("meshnode.net.switch")
+VERSION = 1
+WANTED_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Where the switch hands things up.
+
+    `judge` decides what an introduced peer may do: True admits it, False lets it ask to join only, a
+    MeshError turns it away. The others take what arrives and what changes.
+    """
+
+    judge: Callable[[Introduced], bool]
+    on_request: Callable[[Link, Message], Awaitable[Message | None]]
+    on_notice: Callable[[Link, Message], Awaitable[None]]
+    on_ask: Callable[[Link, Stream, Open], Awaitable[None]]
+    on_circuit: Callable[[Link, Stream, Open], Awaitable[None]]
+    on_up: Callable[[Link], None]
+    on_down: Callable[[Link], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """Who this node is on this mesh: its keys, the mesh's id, its certificates, and the world it lives in."""
+
+    identity: Identity
+    mesh: bytes
+    chain: tuple[bytes, ...]
+    seams: Seams
+
+    @property
+    def hello(self) -> Hello:
+        """What is compared before any handshake."""
+        return Hello((VERSION,), self.mesh)
+
+    def link_session(self, *, initiator: bool) -> SessionConfig:
+        """What a fresh session of a direct link takes."""
+        return SessionConfig(
+            initiator=initiator,
+            pattern="XX",
+            prologue=link_prologue(VERSION, self.mesh),
+            static_private=self.identity.static_private,
+            ephemeral_private=self.seams.entropy(32),
+            signer=self.identity.signer,
+            chain=self.chain,
+        )
+
+    def circuit_session(
+        self, origin: NodeId, worker: NodeId, remote_static: bytes | None = None
+    ) -> SessionConfig:
+        """What a fresh end-to-end session takes; only its initiator knows the other's key before."""
+        return SessionConfig(
+            initiator=remote_static is not None,
+            pattern="IK",
+            prologue=circuit_prologue(VERSION, self.mesh, origin, worker),
+            static_private=self.identity.static_private,
+            ephemeral_private=self.seams.entropy(32),
+            signer=self.identity.signer,
+            chain=self.chain,
+            remote_static=remote_static,
+            sealed=self.seams.seal_circuits,
+        )
+
+
+class Switch:
+    """All direct links of one node on one mesh. Runs while `run` runs."""
+
+    def __init__(self, own: Self, network: Network, hooks: Hooks) -> None:
+        self.own = own
+        self._network = network
+        self._hooks = hooks
+        self._links: dict[NodeId, list[Link]] = {}
+        self._wanted: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self.last_failures: dict[str, MeshError] = {}
+
+    async def run(self, address: str, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen, and keep the wanted links up, until cancelled; reports the address as bound."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                bound = await nursery.start(self._network.serve, address, self.own.hello, self._accept)
+                task_status.started(bound)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                for link in self.links():
+                    await link.aclose(CloseCode.GOING_AWAY, "the node is stopping")
+
+    # --- What there is ---
+
+    def direct(self, node: NodeId) -> Link | None:
+        """The best live link to a node: the one with the shortest round trip."""
+        alive = [link for link in self._links.get(node, ()) if link.alive and not link.joining]
+        return min(alive, key=lambda link: link.rtt_ms or 0.0, default=None)
+
+    def links(self) -> list[Link]:
+        """Every link, one or two for each peer."""
+        return [link for links in self._links.values() for link in links]
+
+    def rtts_ms(self) -> dict[NodeId, float | None]:
+        """The round trip to each linked member, None where it is not measured yet."""
+        best = {node: self.direct(node) for node in list(self._links)}
+        return {node: link.rtt_ms for node, link in best.items() if link is not None}
+
+    # --- Dialling ---
+
+    def want(self, addresses: tuple[str, ...], node: NodeId | None = None) -> None:
+        """Keep a link up to whoever is at one of the addresses; a known `node` may come to us instead."""
+        if self._nursery is None or addresses[0] in self._wanted or len(self._wanted) >= WANTED_MAX:
+            return
+        scope = self._wanted[addresses[0]] = trio.CancelScope()
+        self._nursery.start_soon(self._keep, addresses, node, scope)
+
+    def unwant(self, address: str) -> None:
+        """Stop dialling the node whose first address this is; a link that is up stays."""
+        if (scope := self._wanted.pop(address, None)) is not None:
+            scope.cancel()
+
+    async def dial(self, address: str, node: NodeId | None = None) -> Link:
+        """Connect to an address now; the link lives on in the switch. Raises MeshError."""
+        if self._nursery is None:
+            raise Unreachable("The node is not on the network yet.")
+        transport = await self._network.dial(address, self.own.hello)
+        link = await establish(transport, self.own.link_session(initiator=True), self._judge)
+        if link.joining or (node is not None and link.node != node):
+            await link.aclose(CloseCode.PROTOCOL, "another node was expected here")
+            raise Unreachable(f"At {address} there is another node than the one looked for.")
+        await self._nursery.start(self._serve_link, link)
+        return link
+
+    async def _keep(self, addresses: tuple[str, ...], node: NodeId | None, scope: trio.CancelScope) -> None:
+        def note(error: MeshError) -> None:
+            log.info("dial failed", address=addresses[0], why=str(error))
+            self.last_failures[addresses[0]] = error
+
+        with scope:
+            await keep_linked(partial(self._dial_any, addresses, node), self.own.seams.rng, note)
+
+    async def _dial_any(self, addresses: tuple[str, ...], node: NodeId | None) -> Link | None:
+        """A link to the node at the first address that answers; None while it is linked by other means."""
+        failure: MeshError | None = None
+        for address in addresses:
+            if node is not None and self.direct(node) is not None:
+                return None
+            try:
+                link = await self.dial(address, node)
+            except MeshError as error:
+                failure = error
+                continue
+            self.last_failures.pop(addresses[0], None)
+            return link
+        raise failure or Unreachable("There is no address to dial.")
+
+    # --- Links ---
+
+    async def _accept(self, transport: Transport) -> None:
+        try:
+            link = await establish(transport, self.own.link_session(initiator=False), self._judge)
+        except MeshError as error:
+            log.info("link refused", remote=transport.remote, why=str(error))
+            return
+        await self._serve_link(link)
+
+    def _judge(self, introduced: Introduced) -> bool:
+        """The node's own judgement, after the switch's bounds."""
+        key_links = [link for link in self.links() if link.key == introduced.key and link.alive]
+        if len(key_links) >= LINKS_PER_KEY or len(self.links()) >= LINKS_TOTAL:
+            raise Busy("There are as many links as this node allows.", retry_after_s=5.0)
+        return self._hooks.judge(introduced)
+
+    async def _serve_link(
+        self, link: Link, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        self._links.setdefault(link.node, []).append(link)
+        log.info("link up", peer=link.name, remote=link.remote, joining=link.joining)
+        try:
+            if not link.joining:
+                self._hooks.on_up(link)
+            task_status.started()
+            await link.run(self._hooks.on_request, self._on_stream, self._hooks.on_notice)
+        finally:
+            self._forget(link)
+            log.info("link down", peer=link.name, why=str(link.error))
+            self._hooks.on_down(link)
+
+    def _forget(self, link: Link) -> None:
+        self._links[link.node].remove(link)
+        if not self._links[link.node]:
+            del self._links[link.node]
+
+    async def _on_stream(self, link: Link, stream: Stream, opening: Open) -> None:
+        match opening.kind:
+            case k if k == KIND_ASK:
+                await self._hooks.on_ask(link, stream, opening)
+            case k if k == KIND_CIRCUIT:
+                await self._hooks.on_circuit(link, stream, opening)
+            case _:
+                log.info("stream refused", peer=to_text(link.node), kind=opening.kind)
+                stream.reset(ResetCode.REFUSED)

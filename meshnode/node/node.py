@@ -1,0 +1,429 @@
+"""A whole node: the parts that outlive any one mesh, what its owner can ask of it, and its life.
+
+This is what a program embeds. Everything here is handed on to the room that knows how.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import msgspec
+import psutil
+import structlog
+import trio
+
+from meshnode import config as settings
+from meshnode.config import Config
+from meshnode.control import join as joining
+from meshnode.control.invite import EXPIRES_DEFAULT_S, invite, reachable_addresses
+from meshnode.errors import MeshError, NotAllowed, Unreachable, sole_cause
+from meshnode.identity import Identity, load_or_create, load_or_create_root
+from meshnode.models.pull import OnProgress, PullProgress, pull
+from meshnode.models.store import ModelStore, StoredModel
+from meshnode.net.base import Hello, Network
+from meshnode.net.link import Link, establish
+from meshnode.net.switch import VERSION, Self
+from meshnode.net.websocket import WebsocketNetwork
+from meshnode.node.asking import job_from
+from meshnode.node.engines import Engines, build_engines, give_model
+from meshnode.node.home import locked_home
+from meshnode.node.presence import Presence, World
+from meshnode.node.views import Facts, Joining, models_of, snapshot_of
+from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.routing.plan import Plan
+from meshnode.seams import Seams
+from meshnode.serve.admit import Admission
+from meshnode.serve.choose import Chooser
+from meshnode.serve.inbound import Inbound
+from meshnode.serve.local import Bench
+from meshnode.serve.remote import run_on_link
+from meshnode.serve.running import Running
+from meshnode.serve.walk import Walk
+from meshnode.state.store import Store, open_store
+from meshnode.terms import Answer, Candidate, Emitted, Job, Trust, Turn
+from meshnode.trust.certificates import ROLE_ISSUER
+from meshnode.trust.membership import Mesh, found_closed, found_open, join_open, new_serial
+from meshnode.trust.tickets import Ticket
+from meshwire.ids import NodeId, to_text
+
+log = structlog.get_logger("meshnode.node")
+JOINED_WITHIN_S = 10.0
+MESH_NAME = "mesh"
+
+
+class Node:
+    """A running node; made by `open_node`."""
+
+    def __init__(
+        self, config: Config, identity: Identity, store: Store, seams: Seams, network: Network
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.seams = seams
+        self.models_store = ModelStore(config.home / "models")
+        self.engines: Engines = build_engines(config)
+        self.bench = Bench(self.engines.all)
+        self.presence: Presence | None = None
+        self.api_url = ""
+        self.joining = Joining()
+        self.on_progress: OnProgress = lambda _progress: None
+        self._store = store
+        self._network = network
+        self._started_at = trio.current_time()
+        self._move = trio.Event()
+        self._present = trio.Event()
+        admission = Admission()
+        self._chooser = Chooser(
+            identity.node, self.bench, seams.rng, self._candidates, self._vitals_seqs, self._look_up
+        )
+        self._walk = Walk(admission, self._chooser, self._run_on, self._answer_for)
+        inbound = Inbound(admission, self.bench, self._chooser.local)
+        self._world = World(
+            config, identity, store, seams, network, self.bench, inbound.serve, self._addresses_at
+        )
+
+    # --- What its owner can ask of it ---
+
+    def ask(
+        self, prompt: str | Sequence[Turn | Mapping[str, Any]], **wishes: Any
+    ) -> AbstractAsyncContextManager[Running]:
+        """Ask a model, wherever in the mesh it runs best.
+
+        `prompt` is a question or a whole conversation; `wishes` are the fields of Wish and Sampling (`model`,
+        `privacy`, `max_tokens`, `temperature`, …) and `deadline_s`. Entering waits for the first piece and
+        raises MeshError; leaving cancels. The pieces are in `.pieces`, who serves them in `.answer`.
+        """
+        return self.run(job_from(prompt, wishes, self.new_id()))
+
+    def run(self, job: Job) -> AbstractAsyncContextManager[Running]:
+        """Run a job that is ready made."""
+        return self._walk.ask(job)
+
+    def explain(self, job: Job) -> Plan:
+        """The decision that `run` would take now, with every reason."""
+        return self._chooser.plan(job)
+
+    def snapshot(self) -> Snapshot:
+        """What the node looks like now."""
+        return snapshot_of(self._facts())
+
+    def models(self) -> tuple[ModelView, ...]:
+        """Every model on offer in the mesh."""
+        return models_of(self._facts(), self.presence.view() if self.presence else {})
+
+    async def invite(self, *, expires_s: int = EXPIRES_DEFAULT_S) -> str:
+        """A one-use ticket for the next device; raises NotAllowed if this node is no issuer."""
+        presence = await self.present()
+        return await invite(
+            self.identity,
+            presence.mesh,
+            self._store,
+            self.seams,
+            addresses=presence.addresses,
+            expires_s=expires_s,
+        )
+
+    async def join(self, target: str, *, leave: bool = False, via: str = "") -> None:
+        """Join the mesh of a ticket, or the open mesh at an address; returns once the node is linked to it.
+
+        A mesh with other members in it is only left if `leave` says so. `via` is an address to use instead of
+        those in the ticket. Raises TicketInvalid, TicketExpired, TicketUsed, WrongMesh, Unreachable, …
+        """
+        parsed = joining.parse_target(target)
+        presence = await self.present()
+        if not presence.alone and not leave:
+            raise NotAllowed(
+                "This node already belongs to a mesh with other members.",
+                hint="To leave it for good, add --leave.",
+            )
+        self.joining = Joining("joining", target[:12] if isinstance(parsed, Ticket) else parsed.address)
+        try:
+            mesh, address = await self._admitted(parsed, via)
+            await self._move_to(mesh, address)
+        except MeshError as error:
+            self.joining = Joining("failed", str(error))
+            raise
+        self.joining = Joining("joined")
+
+    async def pull(
+        self, source: str, *, sha256: str = "", on_progress: OnProgress = lambda _progress: None
+    ) -> StoredModel:
+        """Bring a model into this node's store; see `meshnode.models.pull`."""
+        return await pull(
+            source,
+            self.models_store,
+            blocking=self.seams.blocking,
+            on_progress=on_progress,
+            sha256=sha256,
+        )
+
+    @property
+    def may_invite(self) -> bool:
+        """Whether this node signs tickets for its mesh."""
+        return self.presence is not None and self.presence.mesh.role == ROLE_ISSUER
+
+    def new_id(self) -> str:
+        """A fresh request id."""
+        return "req-" + self.seams.entropy(12).hex()
+
+    # --- Its life ---
+
+    async def live(self, listen: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the node until cancelled. Started once it listens on its mesh; models load behind that."""
+        mesh = await self._store.mesh() or await self._found()
+        async with trio.open_nursery() as nursery:
+            for engine in self.engines.all:
+                await nursery.start(engine.serve)
+            if self.engines.llama is not None:
+                nursery.start_soon(
+                    give_model,
+                    self.engines.llama,
+                    self.config.model,
+                    self.models_store,
+                    self.seams,
+                    self._progressed,
+                )
+            await nursery.start(self._stay_present, mesh, listen)
+            task_status.started()
+
+    def _progressed(self, progress: PullProgress) -> None:
+        self.on_progress(progress)
+
+    async def _stay_present(
+        self, mesh: Mesh, listen: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Be on one mesh after the other."""
+        while True:
+            self._move = trio.Event()
+            presence = Presence(self._world, mesh, listen, self.seams.now_ms())
+            async with trio.open_nursery() as nursery:
+                await nursery.start(presence.run)
+                self.presence = presence
+                listen = presence.bound  # a free port that was found once is kept
+                self._present.set()
+                task_status.started()
+                await self._move.wait()
+                nursery.cancel_scope.cancel()
+            task_status = trio.TASK_STATUS_IGNORED
+            mesh = await self._store.mesh() or await self._found()
+
+    async def present(self) -> Presence:
+        """This node's life on its mesh, waited for while it moves from one to another."""
+        while self.presence is None:
+            await self._present.wait()
+        return self.presence
+
+    async def _found(self) -> Mesh:
+        """A new mesh with this node alone in it, remembered."""
+        now_ms = self.seams.now_ms()
+        if self.config.open_mesh:
+            mesh = found_open(self.seams.entropy)
+        else:
+            root = await self.seams.blocking(
+                lambda: load_or_create_root(self.config.home, self.seams.entropy)
+            )
+            mesh = found_closed(
+                root,
+                self.identity,
+                name=f"{self.config.name}'s {MESH_NAME}",
+                node_name=self.config.name,
+                serial=new_serial(self.seams.entropy),
+                now_ms=now_ms,
+            )
+        await self._store.save_mesh(mesh)
+        return mesh
+
+    # --- Joining ---
+
+    async def _admitted(self, target: Ticket | joining.OpenTarget, via: str) -> tuple[Mesh, str]:
+        """The mesh that lets us in, and the address that worked."""
+        if isinstance(target, joining.OpenTarget):
+            return await self._open_mesh_at(target.address), target.address
+        if via:
+            target = msgspec.structs.replace(target, addresses=(via,))
+        dialled: list[str] = []
+        visitor = Self(self.identity, joining.mesh_of(target), (), self.seams)
+
+        async with trio.open_nursery() as nursery:
+
+            async def dial(address: str) -> Link:
+                transport = await self._network.dial(address, visitor.hello)
+                link = await establish(transport, visitor.link_session(initiator=True), lambda _peer: False)
+                dialled.append(address)
+                nursery.start_soon(link.run, _no_request, _no_stream, _no_request)
+                return link
+
+            outcome = await _caught(
+                joining.join_with(
+                    target, self.identity, dial, name=self.config.name, now_ms=self.seams.now_ms()
+                )
+            )
+            nursery.cancel_scope.cancel()
+        if isinstance(outcome, MeshError):
+            raise outcome
+        return outcome, dialled[-1]
+
+    async def _open_mesh_at(self, address: str) -> Mesh:
+        """The open mesh of the node at an address, learnt from its greeting."""
+        transport = await self._network.dial(address, Hello((VERSION,), b""))
+        try:
+            return join_open(transport.peer_hello.mesh)
+        finally:
+            await transport.aclose()
+
+    async def _move_to(self, mesh: Mesh, address: str) -> None:
+        """Leave the present mesh for another, and wait until a link to it is up."""
+        await self._store.forget_mesh()
+        await self._store.save_mesh(mesh)
+        await self._store.put_address(b"", address, self.seams.now_ms())
+        self.presence = None
+        self._present = trio.Event()
+        self._move.set()
+        presence = await self.present()
+        with trio.move_on_after(JOINED_WITHIN_S):
+            await presence.linked()
+            return
+        raise presence.last_failure() or Unreachable(
+            "The mesh let this device in, but no link to it has come up.",
+            hint="It goes on trying; see `meshnode status`.",
+        )
+
+    # --- What the walk asks of it ---
+
+    def _candidates(self) -> list[Candidate]:
+        return self.presence.candidates() if self.presence else []
+
+    def _vitals_seqs(self) -> dict[bytes, int]:
+        return self.presence.vitals_seqs() if self.presence else {}
+
+    async def _look_up(self, family: str) -> None:
+        if self.presence is not None and family:
+            await self.presence.dht.find_providers(family)
+
+    @asynccontextmanager
+    async def _run_on(self, candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
+        named = _naming(job, candidate)
+        if not candidate.path:
+            async with self.bench.run(candidate.card.digest, named) as pieces:
+                yield pieces
+            return
+        presence = self.presence
+        if presence is None:
+            raise Unreachable("The node is moving to another mesh.")
+        self._chooser.note_sent(candidate, job)
+        link = await presence.circuits.reach(tuple(NodeId(node) for node in candidate.path))
+        async with run_on_link(link, named) as pieces:
+            yield pieces
+
+    def _answer_for(self, candidate: Candidate) -> Answer:
+        path = (self.identity.node, *candidate.path)
+        return Answer(
+            model=candidate.card.name,
+            served_by=self._label(candidate.path[-1] if candidate.path else self.identity.node),
+            path=tuple(self._label(node) for node in path),
+            rung="peer" if candidate.path else "local",
+            trust="self" if candidate.trust is Trust.SELF else candidate.trust.name.lower(),
+            tier=candidate.card.tier,
+        )
+
+    def _label(self, node: bytes) -> str:
+        """A node for people: its short id, and its name where one is known."""
+        peer = self.presence.view().get(NodeId(node)) if self.presence else None
+        name = self.config.name if node == self.identity.node else peer.name if peer else ""
+        short = to_text(NodeId(node))[:8]
+        return f"{name}#{short}" if name.isascii() and name else short
+
+    def _facts(self) -> Facts:
+        return Facts(
+            config=self.config,
+            node=self.identity.node,
+            engines=self.engines.all,
+            presence=self.presence,
+            joining=self.joining,
+            api_url=self.api_url,
+            started_at=self._started_at,
+        )
+
+    def _addresses_at(self, bound: str) -> tuple[str, ...]:
+        """The addresses of this machine for a listener at `bound`."""
+        if not bound.startswith("ws"):
+            return (bound,)
+        port = int(bound.rpartition(":")[2].rstrip("/"))
+        up = [name for name, stats in psutil.net_if_stats().items() if stats.isup]
+        return reachable_addresses(psutil.net_if_addrs(), up=up, host=self.config.mesh_host, port=port)
+
+
+async def _no_request(_link: Link, _message: object) -> None:
+    """A visitor is asked nothing and told nothing."""
+    raise NotAllowed("This device is not a member yet.")
+
+
+async def _no_stream(_link: Link, _stream: object, _opening: object) -> None:
+    raise NotAllowed("This device is not a member yet.")
+
+
+async def _caught(work: Awaitable[Mesh]) -> Mesh | MeshError:
+    """The outcome of work inside a nursery, as a value: raised there, an error would come out in a group."""
+    try:
+        return await work
+    except MeshError as error:
+        return error
+
+
+def _naming(job: Job, candidate: Candidate) -> Job:
+    """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
+    wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
+    return msgspec.structs.replace(job, wish=wish)
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config | None = None,
+    *,
+    seams: Seams | None = None,
+    network: Network | None = None,
+    listen: str = "",
+    env: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> AsyncIterator[Node]:
+    """A whole node for as long as the context lasts.
+
+    `flags` are the fields of Config (`home`, `model`, `mesh_port`, `engine`, …) when no `config` is given;
+    what is not given comes from `env`, `home/config.toml` and the defaults. `seams`, `network` and `listen`
+    swap the world: the simulator uses them. Raises ConfigInvalid, HomeUnusable, HomeInUse or PortInUse.
+    """
+    settled = config or settings.load(flags.pop("home", None), flags, env or {})
+    settled = settings.with_name(settled)
+    world = seams or Seams()
+    with locked_home(settled.home):
+        identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
+        store = await open_store(settled.home, world.blocking)
+        try:
+            async with _living(settled, identity, store, world, network, listen) as node:
+                yield node
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.aclose()
+
+
+@asynccontextmanager
+async def _living(
+    config: Config, identity: Identity, store: Store, seams: Seams, network: Network | None, listen: str
+) -> AsyncIterator[Node]:
+    """The node, alive for as long as the context; the first error comes out as it is, not in a group."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            node = Node(config, identity, store, seams, network or WebsocketNetwork())
+            address = listen or f"ws://{_bracketed(config.mesh_host)}:{config.mesh_port}"
+            await nursery.start(node.live, address)
+            yield node
+        except Exception as error:  # noqa: BLE001 - carried out of the nursery and raised below
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise sole_cause(failure)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,299 @@
+"""One node's life on one mesh: its links, records, gossip and DHT, from joining to leaving.
+
+It builds these parts, ties them together and runs them in one nursery. A node that joins another mesh ends
+this and begins a new one; engines, API and control socket live on beside it.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from meshnode import __version__
+from meshnode.config import Config
+from meshnode.errors import MeshError, NotAllowed, Unreachable
+from meshnode.identity import Identity
+from meshnode.mesh.ads import NodeAd
+from meshnode.mesh.book import Merged, Refused
+from meshnode.mesh.members import Members
+from meshnode.mesh.peers import Peer, Peers
+from meshnode.net.base import Network
+from meshnode.net.circuits import Circuits
+from meshnode.net.dht import Dht
+from meshnode.net.gossip import Gossip
+from meshnode.net.link import Link, Stream
+from meshnode.net.membership import JoinLink, Membership
+from meshnode.net.switch import Hooks, Self, Switch
+from meshnode.node.publisher import Publisher
+from meshnode.seams import Seams
+from meshnode.serve.local import Bench
+from meshnode.state.store import Store
+from meshnode.terms import Candidate
+from meshnode.trust.certificates import ROLE_ISSUER
+from meshnode.trust.membership import Mesh
+from meshwire.events import Introduced
+from meshwire.ids import NodeId
+from meshwire.messages import GossipSyn, Join, Message, Open, RecordGet, RecordGot
+from meshwire.records import Record, read_record
+
+log = structlog.get_logger("meshnode.node")
+LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
+LOOK_FOR_PEERS_S = 1.0
+STRANGERS_AT_ONCE = 8
+OnAsk = Callable[[Link, Stream, Open], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a presence is built from and outlived by."""
+
+    config: Config
+    identity: Identity
+    store: Store
+    seams: Seams
+    network: Network
+    bench: Bench
+    on_ask: OnAsk
+    addresses_at: Callable[[str], tuple[str, ...]]
+
+
+class Presence:
+    """This node on one mesh."""
+
+    def __init__(self, world: World, mesh: Mesh, listen: str, incarnation: int) -> None:
+        self.mesh = mesh
+        self._world = world
+        self._listen = listen
+        self.bound = listen
+        self.addresses: tuple[str, ...] = ()
+        self._nursery: trio.Nursery | None = None
+        self._link_came = trio.Event()
+        identity, seams = world.identity, world.seams
+        self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify)
+        self.book = self.members.book
+        self.peers = Peers(self.book)
+        own = Self(identity, mesh.id, mesh.chain, seams)
+        self.switch = Switch(own, world.network, self._hooks())
+        self.circuits = Circuits(
+            own,
+            self.switch,
+            static_key_of=self._static_key_of,
+            judge=self._judge,
+            on_ask=world.on_ask,
+            on_request=self._on_request,
+        )
+        self.gossip = Gossip(self.book, self._member_links, seams, on_merged=self._on_merged)
+        self.dht = Dht(mesh.id, self.book, self._reach, seams, verify=seams.verify)
+        self.membership = Membership(
+            identity,
+            mesh,
+            world.store,
+            seams,
+            find=self._find,
+            next_seq=self._next_seq,
+            publish=self._publish_certificate,
+        )
+        self.publisher = Publisher(
+            self.book,
+            identity.signer,
+            seams,
+            world.bench,
+            node_ad=self._node_ad,
+            rtts_ms=self.switch.rtts_ms,
+            keep_seq=world.store.raise_seq,
+            on_ads=self.dht.changed,
+            on_signed=self.gossip.nudge,
+            incarnation=incarnation,
+        )
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be on the mesh until cancelled; started once the node listens. Raises PortInUse."""
+        self.book.raise_floor(await self._world.store.next_seq(self._world.seams.now_ms()))
+        await self._recall_certificates()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self.bound = await nursery.start(self.switch.run, self._listen)
+            self.addresses = self._world.config.advertise or self._world.addresses_at(self.bound)
+            await nursery.start(self.circuits.run)
+            nursery.start_soon(self.publisher.run)
+            nursery.start_soon(self.gossip.run)
+            nursery.start_soon(self.dht.run)
+            nursery.start_soon(self._look_for_peers)
+            task_status.started()
+
+    async def _recall_certificates(self) -> None:
+        """Put this node's chain in the book and, at an issuer, all that it has signed; it spreads them from here."""
+        now, wall_ms = trio.current_time(), self._world.seams.now_ms()
+        issuer = self.mesh.role == ROLE_ISSUER
+        self.book.merge(reversed(self.mesh.chain), now=now, wall_ms=wall_ms, in_order=issuer)
+        for raw in await self._world.store.certificates() if issuer else ():
+            self.book.adopt(read_record(raw), now)
+
+    # --- What it knows ---
+
+    def view(self) -> dict[NodeId, Peer]:
+        """Every other member with a current record."""
+        return self.peers.view(self.switch.rtts_ms(), self.members.standing)
+
+    def candidates(self) -> list[Candidate]:
+        """What the others offer."""
+        return self.peers.candidates(self.view())
+
+    def vitals_seqs(self) -> dict[bytes, int]:
+        """Which state of each peer's queues its vitals show."""
+        return {node: peer.vitals_seq for node, peer in self.view().items()}
+
+    def links(self) -> list[Link]:
+        """Every link of this node, circuits after the direct ones."""
+        return [*self.switch.links(), *self.circuits.links()]
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else has ever been met on this mesh."""
+        return not self.view() and not self.switch.links()
+
+    # --- What the parts ask of each other ---
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            judge=self._judge,
+            on_request=self._on_request,
+            on_notice=self._on_notice,
+            on_ask=self._world.on_ask,
+            on_circuit=self._on_circuit,
+            on_up=self._on_up,
+            on_down=self._on_down,
+        )
+
+    def _judge(self, introduced: Introduced) -> bool:
+        if not introduced.chain and not self.mesh.is_open:
+            return False
+        self.members.admit(introduced.key, introduced.chain)
+        return True
+
+    async def _on_request(self, link: Link, message: Message) -> Message | None:
+        if isinstance(message, Join):
+            joined = await self.membership.answer(link, message)
+            self.gossip.nudge()
+            return joined
+        if link.joining:
+            raise NotAllowed("Only a request to join is taken before there is a certificate.")
+        if isinstance(message, GossipSyn | RecordGet):
+            return await self.gossip.answer(link, message)
+        return await self.dht.answer(link, message)
+
+    async def _on_notice(self, link: Link, message: Message) -> None:
+        await self.gossip.notice(link, message)
+
+    async def _on_circuit(self, link: Link, stream: Stream, opening: Open) -> None:
+        await self.circuits.arrived(link, stream, opening)
+
+    def _on_up(self, link: Link) -> None:
+        self._learn(link.chain)
+        self.gossip.opened(link)
+        self.dht.opened(link.node)
+        self._link_came.set()
+        self._link_came = trio.Event()
+        self.publisher.nudge()
+
+    def _on_down(self, link: Link) -> None:
+        self.publisher.nudge()
+
+    def _member_links(self) -> list[Link]:
+        """One link to each member, to gossip over."""
+        best = [self.switch.direct(node) for node in self.switch.rtts_ms()]
+        return [link for link in best if link is not None]
+
+    def _learn(self, chain: tuple[bytes, ...]) -> None:
+        """Keep the certificates that a link showed, so that what their subjects sign can be believed."""
+        self.book.merge(
+            reversed(chain), now=trio.current_time(), wall_ms=self._world.seams.now_ms(), in_order=False
+        )
+
+    def _static_key_of(self, node: bytes) -> bytes | None:
+        peer = self.view().get(NodeId(node))
+        return peer.ad.static_key if peer is not None and peer.ad is not None else None
+
+    async def _find(self, key: bytes) -> JoinLink | None:
+        """A link to the member with this key, over relays if need be."""
+        peer = next((peer for peer in self.view().values() if peer.key == key), None)
+        if peer is None or peer.route is None:
+            return next((link for link in self._member_links() if link.key == key), None)
+        return await self.circuits.reach(peer.route.path)
+
+    def _on_merged(self, merged: Merged, sender: NodeId) -> None:
+        """A record of someone whose certificate never came: ask whoever passed it on for the certificate."""
+        strangers = {
+            refusal.record.owner: refusal.record
+            for refusal in merged.refused
+            if refusal.reason is Refused.STRANGER and refusal.record is not None
+        }
+        link = self.switch.direct(sender)
+        if self._nursery is not None and link is not None:
+            for record in list(strangers.values())[:STRANGERS_AT_ONCE]:
+                self._nursery.start_soon(self._fetch_certificates, link, record)
+
+    async def _fetch_certificates(self, link: Link, record: Record) -> None:
+        try:
+            got = await link.request(RecordGet(record.owner, record.type, record.name))
+        except MeshError:
+            return  # the next round of gossip brings the record, and this question, again
+        if isinstance(got, RecordGot):
+            self._learn(tuple(reversed(got.records)))
+
+    async def _next_seq(self) -> int:
+        seq = self.book.next_seq(self._world.seams.now_ms())
+        await self._world.store.raise_seq(seq)
+        return seq
+
+    def _publish_certificate(self, raw: bytes) -> None:
+        self.book.adopt(read_record(raw), trio.current_time())
+        self.gossip.nudge()
+
+    def _node_ad(self) -> NodeAd:
+        return NodeAd(
+            name=self._world.config.name,
+            static_key=self._world.identity.static_public,
+            addresses=self.addresses if self._world.config.reachable else (),
+            version=__version__,
+        )
+
+    # --- Finding others ---
+
+    async def _reach(self, node: NodeId) -> Link:
+        """A direct link to a node met in a lookup, dialled if there is none."""
+        if (link := self.switch.direct(node)) is not None:
+            return link
+        peer = self.view().get(node)
+        if peer is None or peer.ad is None or not peer.ad.addresses or not self._world.config.discover:
+            raise Unreachable("The node has no address to dial, or this node does not dial strangers.")
+        return await self.switch.dial(peer.ad.addresses[0], node)
+
+    async def linked(self) -> None:
+        """Wait until there is a link to another member."""
+        while not self._member_links():
+            await self._link_came.wait()
+
+    def last_failure(self) -> MeshError | None:
+        """Why a wanted link is not up, if that is known."""
+        return next(iter(self.switch.last_failures.values()), None)
+
+    async def _look_for_peers(self) -> None:
+        """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone."""
+        wished: dict[NodeId, str] = {}
+        for address in self._world.config.bootstrap:
+            self.switch.want((address,))
+        for _, address in await self._world.store.addresses():
+            self.switch.want((address,))
+        while self._world.config.discover:
+            view = self.view()
+            for node, address in list(wished.items()):
+                if node not in view:
+                    self.switch.unwant(address)
+                    del wished[node]
+            for node, peer in view.items():
+                if node not in wished and len(wished) < LINKS_WANTED and peer.ad and peer.ad.addresses:
+                    wished[node] = peer.ad.addresses[0]
+                    self.switch.want(peer.ad.addresses, node)
+            await trio.sleep(LOOK_FOR_PEERS_S)

@@ -1,0 +1,150 @@
+"""A node with its doors, as `meshnode up` runs it: API first, then the mesh, then the model, each told of.
+
+It turns what happens into events for whoever watches, and ends everything in order.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+import trio
+
+from meshnode.api import app, control_socket, server
+from meshnode.config import Config
+from meshnode.control.invite import EXPIRES_DEFAULT_S
+from meshnode.control.pull import pull_verb
+from meshnode.control.status import status_verb
+from meshnode.control.verbs import (
+    Arguments,
+    Emit,
+    InviteArguments,
+    JoinArguments,
+    PullArguments,
+    Verb,
+    read_arguments,
+)
+from meshnode.engine.base import EngineState
+from meshnode.errors import MeshError
+from meshnode.models.pull import OnProgress, PullProgress
+from meshnode.models.store import StoredModel
+from meshnode.node.node import Node, open_node
+from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.terms import Job
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class NodeDoors:
+    """The node as the API sees it; it is there before the node is."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.ask: Callable[[Job], Any] = node.run
+        self.snapshot: Callable[[], Snapshot] = node.snapshot
+        self.new_id: Callable[[], str] = node.new_id
+        self.wall: Callable[[], float] = node.seams.wall
+
+    def models(self) -> tuple[ModelView, ...]:
+        """The models that a request can name now."""
+        return self._node.models()
+
+
+async def run_node(config: Config, *, join: str = "", via: str = "", on_event: OnEvent) -> None:
+    """Run a node with its API and control socket until cancelled; `join` is a ticket or an open mesh's address.
+
+    Events are `{"event": "api" | "mesh" | "ticket" | "joined" | "progress" | "loading" | "ready" | "error", …}`.
+    Raises ConfigInvalid, HomeUnusable, HomeInUse, PortInUse.
+    """
+    async with open_node(config) as node, _api(node) as url, trio.open_nursery() as nursery:
+        on_event({"event": "api", "url": url})
+        await nursery.start(partial(control_socket.serve, config.home, verbs_of(node)))
+        _tell_of_engines(node, on_event)
+        presence = await node.present()
+        on_event({"event": "mesh", "addresses": presence.addresses})
+        if join:
+            await _join(node, join, via, on_event)
+        elif node.may_invite:
+            ticket = await node.invite(expires_s=EXPIRES_DEFAULT_S)
+            on_event({"event": "ticket", "ticket": ticket})
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _api(node: Node) -> AsyncIterator[str]:
+    """The API for as long as the context; at its end, streams get an error frame and a moment to take it."""
+    shutdown = trio.Event()
+    application = app.build(NodeDoors(node))
+    serve = partial(
+        server.serve, application, host=node.config.api_host, port=node.config.api_port, shutdown=shutdown
+    )
+    with trio.CancelScope() as shielded:
+        async with trio.open_nursery() as nursery:
+            node.api_url = await nursery.start(serve)
+            shielded.shield = True
+            try:
+                with trio.CancelScope() as body:
+                    body.shield = False
+                    yield node.api_url
+            finally:
+                shutdown.set()
+
+
+def verbs_of(node: Node) -> dict[str, Verb]:
+    """What the control socket can be asked."""
+    return {
+        "status": status_verb(node.snapshot),
+        "invite": partial(_invite, node),
+        "join": partial(_join_verb, node),
+        "pull": pull_verb(partial(_pull, node)),
+    }
+
+
+async def _invite(node: Node, given: Arguments, _emit: Emit) -> dict[str, str]:
+    arguments = read_arguments(InviteArguments, given)
+    return {"ticket": await node.invite(expires_s=arguments.expires_s)}
+
+
+async def _join_verb(node: Node, given: Arguments, _emit: Emit) -> dict[str, str]:
+    arguments = read_arguments(JoinArguments, given)
+    await node.join(arguments.target, leave=arguments.leave, via=arguments.via)
+    return {"mesh": node.snapshot().mesh.name}
+
+
+async def _pull(node: Node, arguments: PullArguments, on_progress: OnProgress) -> StoredModel:
+    return await node.pull(arguments.source, sha256=arguments.sha256, on_progress=on_progress)
+
+
+async def _join(node: Node, target: str, via: str, on_event: OnEvent) -> None:
+    try:
+        await node.join(target, via=via)
+    except MeshError as error:
+        on_event({"event": "error", "code": error.code, "message": error.message, "hint": error.hint})
+        raise
+    on_event({"event": "joined", "mesh": node.snapshot().mesh.name})
+
+
+def _tell_of_engines(node: Node, on_event: OnEvent) -> None:
+    """Events for the model: fetching with its progress, loading, ready with its speed, or failed."""
+
+    def fetched(progress: PullProgress) -> None:
+        on_event({"event": "progress", **msgspec.structs.asdict(progress)})
+
+    node.on_progress = fetched
+    for engine in node.engines.all:
+        engine.watch(partial(_tell_of_engine, node, on_event))
+    _tell_of_engine(node, on_event)
+
+
+def _tell_of_engine(node: Node, on_event: OnEvent) -> None:
+    view = node.snapshot().engine
+    match view.state:
+        case EngineState.LOADING:
+            on_event({"event": "loading", "model": view.model, "detail": view.detail})
+        case EngineState.READY:
+            on_event({"event": "ready", "model": view.model})
+        case EngineState.FAILED:
+            on_event({"event": "error", "code": "engine_failed", "message": view.detail, "hint": ""})
+        case _:
+            on_event({"event": "ready", "model": ""})

@@ -1,0 +1,152 @@
+"""The node's snapshot: facts from its parts as plain data, for status, peers, models and the API."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import trio
+
+from meshnode import __version__
+from meshnode.config import Config
+from meshnode.engine.base import Engine, EngineState
+from meshnode.mesh.peers import Peer
+from meshnode.node.presence import Presence
+from meshnode.observe.snapshot import (
+    EngineView,
+    LinkView,
+    MeshView,
+    ModelView,
+    PeerView,
+    Snapshot,
+)
+from meshnode.terms import ModelCard
+from meshwire.ids import NodeId, to_text
+
+
+@dataclass(slots=True)
+class Joining:
+    """How far the node has come with joining a mesh: `state` is alone, joining, joined or failed."""
+
+    state: str = "alone"
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a snapshot is taken of."""
+
+    config: Config
+    node: NodeId
+    engines: tuple[Engine, ...]
+    presence: Presence | None
+    joining: Joining
+    api_url: str
+    started_at: float
+
+
+def snapshot_of(facts: Facts) -> Snapshot:
+    """The picture at this moment."""
+    presence = facts.presence
+    view = presence.view() if presence else {}
+    return Snapshot(
+        node=to_text(facts.node),
+        name=facts.config.name,
+        state=_state(facts.engines),
+        version=__version__,
+        mesh=_mesh_view(presence),
+        api_url=facts.api_url,
+        mesh_addresses=presence.addresses if presence else (),
+        uptime_s=trio.current_time() - facts.started_at,
+        join_state="joined" if facts.joining.state == "alone" and view else facts.joining.state,
+        join_detail=facts.joining.detail,
+        engine=_engine_view(facts),
+        links=tuple(_link_views(presence, view)),
+        peers=tuple(_peer_view(peer) for peer in view.values()),
+        models=models_of(facts, view),
+    )
+
+
+def models_of(facts: Facts, view: dict[NodeId, Peer]) -> tuple[ModelView, ...]:
+    """Each model on offer once, with everybody who has it, this node first."""
+    cards: dict[tuple[str, bytes], ModelCard] = {}
+    nodes: dict[tuple[str, bytes], list[str]] = {}
+    own = ((to_text(facts.node), card) for engine in facts.engines for card in engine.cards)
+    others = ((to_text(peer.node), ad.card) for peer in view.values() for ad in peer.models)
+    for node, card in (*own, *others):
+        key = (card.name, card.digest)
+        cards.setdefault(key, card)
+        nodes.setdefault(key, []).append(node)
+    me = to_text(facts.node)
+    return tuple(_model_view(card, tuple(nodes[key]), local=me in nodes[key]) for key, card in cards.items())
+
+
+def _model_view(card: ModelCard, nodes: tuple[str, ...], *, local: bool) -> ModelView:
+    return ModelView(
+        name=card.name,
+        quant=card.quant,
+        tier=card.tier,
+        context=card.context,
+        digest=card.digest.hex(),
+        nodes=nodes,
+        local=local,
+        generate_tps=card.generate_tps,
+    )
+
+
+def _state(engines: tuple[Engine, ...]) -> str:
+    """The node's state is its engine's, but a node without a model is ready to pass requests on."""
+    states = {engine.state for engine in engines}
+    if EngineState.LOADING in states:
+        return "loading"
+    return "failed" if EngineState.FAILED in states else "ready"
+
+
+def _mesh_view(presence: Presence | None) -> MeshView:
+    if presence is None:
+        return MeshView()
+    mesh = presence.mesh
+    return MeshView(id=to_text(mesh.id), name=mesh.name, open=mesh.is_open, role=mesh.role or "none")
+
+
+def _engine_view(facts: Facts) -> EngineView:
+    if not facts.engines:
+        return EngineView()
+    engine = facts.engines[0]
+    load = engine.load
+    return EngineView(
+        kind=facts.config.engine,
+        state=engine.state,
+        detail=engine.detail,
+        model=facts.config.model,
+        in_flight=load.in_flight,
+        queued=load.queued_prefill + load.queued_decode,
+        slots=load.slots,
+    )
+
+
+def _link_views(presence: Presence | None, view: dict[NodeId, Peer]) -> Iterable[LinkView]:
+    for link in presence.links() if presence else ():
+        peer = view.get(link.node)
+        yield LinkView(
+            node=to_text(link.node),
+            name=peer.name if peer else "",
+            address=link.remote,
+            inbound=not link.initiator,
+            rtt_ms=link.rtt_ms,
+            path_links=link.path_links,
+        )
+
+
+def _peer_view(peer: Peer) -> PeerView:
+    vitals = peer.vitals
+    return PeerView(
+        node=to_text(peer.node),
+        name=peer.name,
+        state="linked" if peer.linked else "reachable" if peer.route else "unreachable",
+        trust=peer.trust.name.lower(),
+        path=tuple(to_text(NodeId(node)) for node in peer.route.path) if peer.route else (),
+        rtt_ms=peer.rtt_ms if peer.linked else peer.route.rtt_ms if peer.route else None,
+        models=tuple(ad.record_name for ad in peer.models),
+        in_flight=vitals.in_flight if vitals else 0,
+        queued=vitals.queued_prefill + vitals.queued_decode if vitals else 0,
+        accepting=vitals.accepting if vitals else False,
+    )

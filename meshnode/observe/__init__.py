@@ -1,0 +1,1 @@
+"""What is going on: logs and the snapshot. It knows nothing above it."""

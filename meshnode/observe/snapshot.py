@@ -1,0 +1,93 @@
+"""What a node looks like at one moment: plain, frozen data for `status`, `peers`, `models` and the API.
+
+Whoever knows the facts fills it; it holds no live object and never changes. Node ids are lowercase base32
+text, times are ages or durations that end in their unit, None stands for "not known".
+"""
+
+import msgspec
+
+
+class MeshView(msgspec.Struct, frozen=True, kw_only=True):
+    """The mesh this node is in. `role` is issuer, member or, on an open mesh, none."""
+
+    id: str = ""
+    name: str = ""
+    open: bool = False
+    role: str = ""
+
+
+class LinkView(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection to another node. `path_links` is 1 when direct, more when relays carry it."""
+
+    node: str
+    name: str = ""
+    address: str = ""
+    inbound: bool = False
+    rtt_ms: float | None = None
+    age_s: float = 0.0
+    path_links: int = 1
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    """Another node as this one knows it.
+
+    `state` is linked, reachable (through others) or unreachable; `path` names the nodes on the way, the last
+    being the peer; `heard_s` is the age of the news.
+    """
+
+    node: str
+    name: str = ""
+    state: str = "unreachable"
+    trust: str = "none"
+    path: tuple[str, ...] = ()
+    rtt_ms: float | None = None
+    heard_s: float | None = None
+    models: tuple[str, ...] = ()
+    in_flight: int = 0
+    queued: int = 0
+    accepting: bool = True
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on offer. `digest` is hex; `nodes` names who has it; `local` says that this node does."""
+
+    name: str
+    quant: str = ""
+    tier: int = 0
+    context: int = 0
+    digest: str = ""
+    nodes: tuple[str, ...] = ()
+    local: bool = False
+    generate_tps: float = 0.0
+    state: str = "ready"
+
+
+class EngineView(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's engine. `kind` is llama, scripted or none; `state` absent, loading, ready or failed."""
+
+    kind: str = "none"
+    state: str = "absent"
+    detail: str = ""
+    model: str = ""
+    in_flight: int = 0
+    queued: int = 0
+    slots: int = 0
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `state`: starting, loading, ready, failed; `join_state`: alone, joining, joined, failed."""
+
+    node: str
+    name: str
+    state: str
+    version: str = ""
+    mesh: MeshView = MeshView()
+    api_url: str = ""
+    mesh_addresses: tuple[str, ...] = ()
+    uptime_s: float = 0.0
+    join_state: str = "alone"
+    join_detail: str = ""
+    engine: EngineView = EngineView()
+    links: tuple[LinkView, ...] = ()
+    peers: tuple[PeerView, ...] = ()
+    models: tuple[ModelView, ...] = ()

@@ -1,0 +1,1 @@
+"""Who serves a request, and why. Pure decisions over plain data."""

@@ -1,0 +1,172 @@
+"""One decision for one request: which candidates, in which order, and why not the others. It asks nobody.
+
+The ladder goes from this node to trusted peers to other members. A rung is passed over when nobody on it can
+serve, or when the next would start to answer much sooner; what was passed over stays in the plan as a later
+choice, since every figure here is an estimate.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meshnode.errors import Busy, MeshError, ModelNotFound, NoCandidate
+from meshnode.routing import policy
+from meshnode.routing.policy import ModelWish, Reason
+from meshnode.routing.score import OwnSent, Score, capacity, score
+from meshnode.seams import Rng
+from meshnode.terms import Candidate, Job, Trust
+from meshwire.ids import to_text
+
+PATIENCE_S = 2.0  # a first token within this is never worth another rung
+MUCH_SOONER = 2.0
+RETRY_S = 2.0
+SHORT_ID = 8
+
+
+class Rung(StrEnum):
+    """The steps of the ladder, nearest first."""
+
+    LOCAL = "local"
+    TRUSTED = "trusted"
+    MEMBERS = "members"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A candidate that may serve, and what it is estimated to cost."""
+
+    candidate: Candidate
+    score: Score
+    rung: Rung
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candidate that may not, and the one reason."""
+
+    candidate: Candidate
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision: whom to try, in order, and everybody else with a reason."""
+
+    wanted: str
+    choices: tuple[Choice, ...]
+    rejected: tuple[Rejected, ...]
+
+    def explain(self) -> str:
+        """The decision for people to read, one candidate a line."""
+        lines = [f"model: {self.wanted or policy.AUTO}"]
+        lines += [_explain_choice(place, choice) for place, choice in enumerate(self.choices, start=1)]
+        lines += [f" -  {_who(one.candidate)}: {one.reason}" for one in self.rejected]
+        return "\n".join(lines)
+
+    def refusal(self) -> MeshError:
+        """The error for a request that has no choice (left): what is in the way, and what to do."""
+        return _refusal(self.wanted, [one for one in self.rejected if one.reason is not Reason.MODEL])
+
+
+def make_plan(
+    job: Job,
+    candidates: Iterable[Candidate],
+    *,
+    tried: policy.Tried = (),
+    counted_tokens: int = 0,
+    own_sent: OwnSent | None = None,
+    rng: Rng | None = None,
+) -> Plan:
+    """Decide who serves a job.
+
+    `tried` holds (node, weights digest) pairs that have failed already; `counted_tokens` what a worker has
+    counted, after it refused the job as too long. With `rng`, the best of two drawn by capacity goes first on
+    each rung of peers instead of the best of all: many nodes that read the same old figures and all took the
+    best would herd. Without, the plan is the same each time, as an explanation wants.
+    """
+    model = policy.parse_model(job.wish.model)
+    chosen: list[Choice] = []
+    rejected: list[Rejected] = []
+    for candidate in candidates:
+        reason = policy.reject(candidate, job.wish, model, tried=tried, counted_tokens=counted_tokens)
+        if reason is None:
+            chosen.append(_choice(candidate, job, model, own_sent))
+        else:
+            rejected.append(Rejected(candidate, reason))
+    rungs = [_ordered(chosen, rung, rng) for rung in Rung]
+    ladder = _climb([rung for rung in rungs if rung], job.deadline_ms / 1000)
+    return Plan(job.wish.model, tuple(choice for rung in ladder for choice in rung), tuple(rejected))
+
+
+def _choice(candidate: Candidate, job: Job, model: ModelWish, own_sent: OwnSent | None) -> Choice:
+    cost = score(candidate, job.wish, auto=model.auto, own_sent=own_sent)
+    return Choice(candidate, cost, _rung(candidate))
+
+
+def _rung(candidate: Candidate) -> Rung:
+    if policy.is_local(candidate):
+        return Rung.LOCAL
+    return Rung.TRUSTED if candidate.trust >= Trust.TRUSTED else Rung.MEMBERS
+
+
+def _ordered(choices: Iterable[Choice], rung: Rung, rng: Rng | None) -> list[Choice]:
+    """The choices on one rung, least cost first; among peers, the better of two drawn by lot before all."""
+    ranked = sorted((choice for choice in choices if choice.rung is rung), key=_cost)
+    if rng is None or rung is Rung.LOCAL or len(ranked) < 3:
+        return ranked
+    weights = [capacity(choice.candidate.card) for choice in ranked]
+    drawn = rng.choices(range(len(ranked)), weights, k=2)
+    return [ranked.pop(min(drawn)), *ranked]
+
+
+def _cost(choice: Choice) -> tuple[float, bytes, bytes]:
+    return choice.score.total_s, choice.candidate.node, choice.candidate.card.digest
+
+
+def _climb(rungs: list[list[Choice]], deadline_s: float) -> list[list[Choice]]:
+    """The rungs with the one to start from first, and the others after it in their order."""
+    start = 0
+    while start + 1 < len(rungs) and _load_miss(rungs[start], rungs[start + 1], deadline_s):
+        start += 1
+    return rungs[start : start + 1] + rungs[:start] + rungs[start + 1 :]
+
+
+def _load_miss(rung: Sequence[Choice], below: Sequence[Choice], deadline_s: float) -> bool:
+    """Whether everybody on a rung would begin too late, measured by the next one."""
+    ours, theirs = _soonest_s(rung), _soonest_s(below)
+    if ours > deadline_s:
+        return theirs < ours
+    return ours > PATIENCE_S and ours > MUCH_SOONER * theirs
+
+
+def _soonest_s(rung: Sequence[Choice]) -> float:
+    return min(choice.score.first_token_s for choice in rung)
+
+
+def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
+    """`there` are the rejected that do have the model."""
+    name = wanted or policy.AUTO
+    if not there:
+        return ModelNotFound(
+            f"No node in reach offers the model {name!r}.",
+            hint="`meshnode models` lists what there is; `meshnode pull` fetches more.",
+            param="model",
+        )
+    reasons = "; ".join(f"{_who(one.candidate)}: {one.reason}" for one in there)
+    message = f"No node may serve {name!r}: {reasons}."
+    if any(one.reason is Reason.BUSY for one in there):
+        return Busy(message, hint="Try again shortly.", retry_after_s=RETRY_S)
+    return NoCandidate(message, hint="Loosen the request, or trust or add a node that fits it.")
+
+
+def _explain_choice(place: int, choice: Choice) -> str:
+    cost = choice.score
+    terms = f"rtt {cost.rtt_s:.3f} + wait {cost.wait_s:.3f} + prefill {cost.prefill_s:.3f}"
+    terms += f" + decode {cost.decode_s:.3f} + preference {cost.preference_s:.3f}"
+    return f"{place:2}. {_who(choice.candidate)}, {choice.rung}: {cost.total_s:.3f} s = {terms}"
+
+
+def _who(candidate: Candidate) -> str:
+    card = candidate.card
+    links = f", {len(candidate.path)} links" if len(candidate.path) > 1 else ""
+    return f"{card.name}@{card.quant} on {to_text(candidate.node)[:SHORT_ID]}{links}"

@@ -1,0 +1,121 @@
+"""Hard filters: who may serve a request at all. One reason for each node that may not; it scores nobody."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meshnode.routing import quants
+from meshnode.terms import Candidate, ModelCard, Place, Privacy, Wish
+from meshnode.terms.privacy import TRUST_NEEDED
+from meshwire.limits import ROUTE_LINKS
+
+AUTO = "auto"
+DIGEST_PREFIX = "sha256:"
+
+
+class Reason(StrEnum):
+    """Why a candidate was ruled out. The first that holds, in this order, is the one that is named."""
+
+    TRIED = "already tried for this request"
+    MODEL = "another model"
+    TIER = "a lower quant tier than asked for"
+    CONTEXT = "too little context for the counted prompt"
+    FEATURES = "lacks a feature"
+    PRIVACY = "not trusted enough for the privacy class"
+    RELAY = "reached through relays, which the privacy class forbids"
+    RESIDENCY = "does not carry the residency labels"
+    PLACE = "not a place the request allows"
+    EXPIRED = "its ad or vitals have expired"
+    UNREACHABLE = "no path to it is known"
+    HOPS = "farther than a route may go"
+    BUSY = "takes no work now"
+
+
+Tried = Collection[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWish:
+    """A model name, read. Empty parts match anything."""
+
+    name: str = ""
+    digest: str = ""
+    min_tier: int = 0
+
+    @property
+    def auto(self) -> bool:
+        """Whether the mesh picks the model."""
+        return not self.name and not self.digest
+
+    @property
+    def family(self) -> str:
+        """The family that the name begins with; empty when it names none."""
+        return self.name.partition(":")[0]
+
+    def fits(self, card: ModelCard) -> bool:
+        """Whether a model is the one meant: by digest, by `family:size`, or by family alone."""
+        if self.digest:
+            return card.digest.hex() == self.digest
+        name = card.name.lower()
+        return (
+            not self.name or name == self.name or (":" not in self.name and card.family.lower() == self.name)
+        )
+
+
+def parse_model(text: str) -> ModelWish:
+    """Read `family:size`, `family:size@q4`, `family`, `sha256:…`, `auto` or nothing.
+
+    A suffix that is no tier is kept as part of the name, so that it matches nothing and the refusal names
+    what was asked for.
+    """
+    word = text.strip().lower()
+    if word.startswith(DIGEST_PREFIX):
+        return ModelWish(digest=word.removeprefix(DIGEST_PREFIX))
+    name, _, suffix = word.partition("@")
+    tier = quants.parse_tier(suffix) if suffix else 0
+    if tier is None:
+        return ModelWish(name=word)
+    return ModelWish(name="" if name == AUTO else name, min_tier=tier)
+
+
+def reject(
+    candidate: Candidate,
+    wish: Wish,
+    model: ModelWish,
+    *,
+    tried: Tried = (),
+    counted_tokens: int = 0,
+) -> Reason | None:
+    """The reason why a candidate may not serve, or None if it may.
+
+    `tried` holds (node, weights digest) pairs; `counted_tokens` is what a worker has counted for prompt and
+    answer, 0 before any has: an estimate rules nobody out.
+    """
+    card = candidate.card
+    checks = (
+        (Reason.TRIED, (candidate.node, card.digest) in tried),
+        (Reason.MODEL, not model.fits(card)),
+        (Reason.TIER, card.tier < max(wish.min_tier, model.min_tier)),
+        (Reason.CONTEXT, 0 < card.context < counted_tokens),
+        (Reason.FEATURES, not set(wish.features) <= set(card.features)),
+        (Reason.PRIVACY, candidate.trust < TRUST_NEEDED[wish.privacy]),
+        (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),
+        (Reason.RESIDENCY, not set(wish.residency) <= set(candidate.labels)),
+        (Reason.PLACE, not _place_allows(candidate, wish.place)),
+        (Reason.EXPIRED, candidate.ad_expired),
+        (Reason.UNREACHABLE, not candidate.reachable),
+        (Reason.HOPS, len(candidate.path) > ROUTE_LINKS),
+        (Reason.BUSY, not candidate.accepting),
+    )
+    return next((reason for reason, holds in checks if holds), None)
+
+
+def is_local(candidate: Candidate) -> bool:
+    """Whether this is the node itself: the only one that is trusted as such."""
+    return candidate.trust >= TRUST_NEEDED[Privacy.LOCAL]
+
+
+def _place_allows(candidate: Candidate, place: Place) -> bool:
+    if place is Place.LOCAL:
+        return is_local(candidate)
+    return place is not Place.MESH or not is_local(candidate)

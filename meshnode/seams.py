@@ -1,0 +1,63 @@
+"""Where the world comes in: clocks, randomness, blocking work. The simulator swaps every one of them."""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import psutil
+import trio
+from meshwire import records, signing
+
+Rng = random.Random
+T = TypeVar("T")
+
+
+class Blocking(Protocol):
+    """Through this goes all work that would block the event loop: SQLite, files, long computations."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """Run `work` and return what it returns; its exceptions pass through."""
+        ...
+
+
+async def in_thread(work: Callable[[], T], /) -> T:
+    """Run blocking work in a thread; a caller that is cancelled leaves it to finish alone."""
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+async def inline(work: Callable[[], T], /) -> T:
+    """Run blocking work at once: under virtual time a thread would let deadlines pass while it works."""
+    await trio.lowlevel.checkpoint()
+    return work()
+
+
+def _free_memory_bytes() -> int:
+    """Memory that programs could still get without swapping, in bytes."""
+    return int(psutil.virtual_memory().available)
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """What a node takes from outside itself.
+
+    `verify` checks the signatures of records; `free_memory_bytes` is what the machine has left; `wall` gives unix seconds (the monotonic clock is trio's); `rng` feeds jitter and choices; `entropy(n)`
+    gives n secret bytes; `blocking` runs work that would stall the loop; `relay_tap`, for tests only, sees
+    each frame body that this node relays, after the link's own encryption is off; `seal_circuits`, for tests
+    only, switches the end-to-end encryption off at both ends.
+    """
+
+    wall: Callable[[], float] = time.time
+    rng: Rng = field(default_factory=random.SystemRandom)
+    entropy: Callable[[int], bytes] = os.urandom
+    blocking: Blocking = in_thread
+    verify: records.Verify = signing.verify
+    free_memory_bytes: Callable[[], int] = _free_memory_bytes
+    relay_tap: Callable[[bytes], None] | None = None
+    seal_circuits: bool = True
+
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+        return int(self.wall() * 1000)

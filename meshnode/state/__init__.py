@@ -1,0 +1,1 @@
+"""What the node must not forget, in one SQLite file."""

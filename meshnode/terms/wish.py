@@ -1,0 +1,33 @@
+"""What a request asks for: which model, how good, how private, where. It does not know who can give it."""
+
+from enum import StrEnum
+
+import msgspec
+
+from meshnode.terms.privacy import Privacy
+
+
+class Place(StrEnum):
+    """Which rungs of the ladder a request may use."""
+
+    LOCAL = "local"
+    PREFER_LOCAL = "prefer-local"
+    MESH = "mesh"
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """The requirements of one request.
+
+    `model` is a name such as `smollm2:135m`, `qwen3:8b@q5`, or an exact digest `sha256:…`; empty means
+    whatever there is. `min_tier` is 0 to 6, see `meshnode.routing.quants`. `prompt_tokens` is an estimate, for
+    scoring only. `features` are things the node must be able to do, by name.
+    """
+
+    model: str = ""
+    min_tier: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 256
+    privacy: Privacy = Privacy.PRIVATE
+    place: Place = Place.PREFER_LOCAL
+    features: tuple[str, ...] = ()
+    residency: tuple[str, ...] = ()

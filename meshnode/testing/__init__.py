@@ -1,0 +1,1 @@
+"""The simulator: real nodes on an in-memory network in virtual time."""

@@ -1,0 +1,1 @@
+"""Who is in, and how far they are trusted: certificates, tickets, membership. Pure."""

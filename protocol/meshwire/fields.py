@@ -1,0 +1,125 @@
+"""Structs as maps with small integer keys, the shape of every message and record payload.
+
+It knows types, not meanings. A field's key is its 1-based position in the struct, so fields may be appended
+but never moved. Key 0 belongs to the envelope (a record's name). Keys below 64 are known or refused; keys
+from 64 on are left for growth and ignored.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from meshwire.errors import LocalWireError, RemoteWireError
+from meshwire.limits import KNOWN_KEYS
+
+NAME_KEY = 0
+
+S = TypeVar("S", bound=msgspec.Struct)
+Rename = Callable[[Any], Any]
+Plan = dict[int, tuple[str, Rename]]
+
+
+def pack_fields(struct: msgspec.Struct, *, name: str = "") -> dict[int, Any]:
+    """The struct as plain data keyed by field position, keys ascending.
+
+    Fields that hold their default are left out. `name` goes to key 0 when it is not empty.
+    """
+    fields: dict[int, Any] = {NAME_KEY: name} if name else {}
+    for position, field in enumerate(_fields_of(type(struct)), start=1):
+        value = getattr(struct, field.name)
+        if not _is_default(field, value):
+            fields[position] = _plain(value)
+    return fields
+
+
+def unpack_fields(cls: type[S], fields: Mapping[int, Any]) -> S:
+    """The struct that `fields` describe; raises RemoteWireError for anything not of its types."""
+    try:
+        return msgspec.convert(_by_name(cls, fields), cls, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise RemoteWireError(f"{cls.__name__}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _fields_of(cls: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """The fields in order; a struct with more than there are known keys cannot travel."""
+    fields = msgspec.structs.fields(cls)
+    if len(fields) >= KNOWN_KEYS:
+        raise LocalWireError(f"{cls.__name__} has more than {KNOWN_KEYS - 1} fields")
+    return fields
+
+
+def _is_default(field: msgspec.structs.FieldInfo, value: Any) -> bool:
+    default = field.default
+    return default is not msgspec.NODEFAULT and type(value) is type(default) and bool(value == default)
+
+
+def _plain(value: Any) -> Any:
+    """The value in msgpack's own types."""
+    if isinstance(value, msgspec.Struct):
+        return pack_fields(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _by_name(cls: type[msgspec.Struct], fields: Any) -> dict[str, Any]:
+    """The map with field names for keys, nested structs too."""
+    if not isinstance(fields, Mapping):
+        raise RemoteWireError(f"{cls.__name__} is not a map")
+    plan = _plan(cls)
+    named: dict[str, Any] = {}
+    for key, value in fields.items():
+        if type(key) is not int or key < 0:
+            raise RemoteWireError(f"{cls.__name__}: a key is not a small integer")
+        if key in plan:
+            name, rename = plan[key]
+            named[name] = rename(value)
+        elif NAME_KEY < key < KNOWN_KEYS:
+            raise RemoteWireError(f"{cls.__name__}: unknown field {key}")
+    return named
+
+
+@lru_cache(maxsize=256)
+def _plan(cls: type[msgspec.Struct]) -> Plan:
+    """How each key of the class is read."""
+    hints = get_type_hints(cls)
+    return {
+        position: (field.name, _rename_for(hints[field.name]))
+        for position, field in enumerate(_fields_of(cls), start=1)
+    }
+
+
+def _rename_for(kind: Any) -> Rename:
+    """How a value of this type is read: nested structs get names, the rest is left for msgspec to check.
+
+    A struct may stand alone, be optional, or fill a tuple; deeper nestings are not used on the wire.
+    """
+    nested = next((inner for inner in (kind, *get_args(kind)) if _is_struct(inner)), None)
+    if nested is None:
+        return _finite
+    return lambda value: _nested_by_name(nested, value)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _nested_by_name(cls: type[msgspec.Struct], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_by_name(cls, item) for item in value]
+    return None if value is None else _by_name(cls, value)
+
+
+def _finite(value: Any) -> Any:
+    """The value, unless it is or holds a float that no comparison can order."""
+    for number in value if isinstance(value, list) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise RemoteWireError("a number is not finite")
+    return value

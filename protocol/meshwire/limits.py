@@ -1,0 +1,64 @@
+"""Every bound of the wire, named once and quoted by specs/. Sizes are in bytes, times in the unit that ends the name."""
+
+# --- Messages and frames ---
+TRANSPORT_MESSAGE_MAX = 65_535  # one sealed message; the Noise limit
+CONTROL_FRAME_MAX = 16 * 1024
+DATA_FRAME_MAX = 32 * 1024
+AEAD_TAG = 16
+PLAINTEXT_MAX = TRANSPORT_MESSAGE_MAX - AEAD_TAG
+
+# --- msgpack: an empty map is 1 byte on the wire and 64 in memory ---
+DEPTH_MAX = 8
+ARRAY_MAX = 256
+MAP_MAX = 64
+KNOWN_KEYS = 64  # integer keys below are known or refused; at and above are left for growth
+
+# --- Records ---
+RECORD_MAX = 1024
+RECORDS_TOTAL = 1000
+RECORDS_PER_PEER = 16
+RECORD_TTL_CAP_S = 366 * 24 * 3600  # certificates of issuers live longest
+CLOCK_TOLERANCE_S = 600
+
+# --- Requests ---
+PROMPT_MAX = 1024 * 1024
+RESPONSE_MAX = 4 * 1024 * 1024
+
+# --- Credit and streams ---
+STREAM_CREDIT = 64 * 1024
+CONNECTION_CREDIT = 1024 * 1024
+INBOUND_STREAMS = 64
+PENDING_OPENS = 32
+PENDING_REQUESTS = 64
+
+# --- Connections ---
+LINKS_PER_KEY = 2
+LINKS_TOTAL = 128
+UNAUTHENTICATED_PER_ADDRESS = 8
+UNAUTHENTICATED_RATE_PER_S = 0.2
+UNAUTHENTICATED_BURST = 10
+HANDSHAKE_S = 10.0
+WRITE_STALL_S = 2.0
+PING_S = 5.0
+DEAD_LINK_S = 10.0
+
+# --- DHT ---
+DHT_K = 20
+DHT_ALPHA = 3
+DHT_RPC_S = 3.0
+DHT_QUERY_S = 10.0
+DHT_HEAP = 128
+DHT_QUERY_RPCS = 64
+PROVIDERS_KEPT = 64
+PROVIDERS_RETURNED = 10
+STORES_PER_PEER = 10
+STORES_WINDOW_S = 10.0
+ANNOUNCE_S = 300.0
+PROVIDER_TTL_S = 900
+
+# --- Routes ---
+ROUTE_LINKS = 3
+SEEN_S = 120.0
+SEEN_MAX = 10_000
+CIRCUITS_PER_KEY = 16
+CIRCUIT_IDLE_S = 600.0

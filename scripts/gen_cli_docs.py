@@ -1,0 +1,79 @@
+"""Writes docs/cli.md from the program itself: `python scripts/gen_cli_docs.py` (`--check` only compares)."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from meshnode.cli import exits
+from meshnode.cli.program import program
+from meshnode.cli.verb import ALIASES
+from meshnode.config import every_setting
+from meshnode.errors import every_error
+
+TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
+WIDTH = 100
+
+HEAD = """\
+# The command line
+
+This page is made from the program by `scripts/gen_cli_docs.py`; change the program, not the page.
+
+Every verb has `--home`, which says whose node is meant, and `--json`, which prints one JSON object a line.
+Errors are two lines on standard error, `error: …` and `hint: …`, or `{"error": {…}}` with `--json`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    verbs = [_section(name) for name in program.commands]
+    return "\n".join([HEAD, _help("meshnode", program), *verbs, _settings(), _exit_codes()])
+
+
+def _section(name: str) -> str:
+    aliases = [alias for alias, of in ALIASES.items() if of == name]
+    title = f"## meshnode {name}" + (f" (also: {', '.join(aliases)})" if aliases else "")
+    return f"{title}\n\n{_help(f'meshnode {name}', program.commands[name])}"
+
+
+def _help(path: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH)
+    context.help_option_names = ["-h", "--help"]
+    return f"```\n{command.get_help(context).rstrip()}\n```\n"
+
+
+def _settings() -> str:
+    rows = [f"| `{item.name}` | `{item.default}` | {item.description} |" for item in every_setting()]
+    return "\n".join([
+        "## Settings\n",
+        "A flag beats the environment (`MESHNODE_` and the name in capitals), that beats `config.toml` in the",
+        "home, which beats the default.\n",
+        "| setting | default | meaning |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ])  # fmt: skip
+
+
+def _exit_codes() -> str:
+    kinds = every_error()
+    rows = [f"| {code} | `{name}` | {_meaning(kinds[name])} |" for name, code in exits.TABLE.items()]
+    head = ["## Exit codes\n", "| code | error | meaning |", "|---|---|---|"]
+    fixed = [f"| {exits.OK} | | It worked. |", f"| {exits.INTERRUPTED} | | Ctrl-C. |"]
+    return "\n".join([*head, *fixed, *rows, ""])
+
+
+def _meaning(kind: type) -> str:
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split()).replace("`", "")
+
+
+def main() -> int:
+    """Write the page, or say whether it is current."""
+    if "--check" in sys.argv:
+        return 0 if TARGET.is_file() and TARGET.read_text() == page() else 1
+    TARGET.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

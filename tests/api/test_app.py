@@ -1,0 +1,161 @@
+"""Paths, methods, models, and who may speak to the API at all."""
+
+import json
+
+import httpx2
+import pytest
+
+from meshnode.api.app import build
+from meshnode.api.guard import BODY_MAX
+from tests.api.fakes import FakeDoors, chat, request_body
+
+BASE = "http://127.0.0.1:8420"
+
+
+@pytest.fixture
+async def client():
+    transport = httpx2.ASGITransport(app=build(FakeDoors(), hosts=("box.lan", "fd00::1")))
+    async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
+        yield client
+
+
+def error_of(response):
+    error = response.json()["error"]
+    assert sorted(error) == ["code", "message", "param", "type"]
+    return error
+
+
+async def test_health_is_there_while_the_model_loads(client):
+    response = await client.get("/healthz")
+    assert response.json() == {"status": "ok", "state": "loading"}
+
+
+async def test_models_are_listed_and_found_by_name(client):
+    listed = (await client.get("/v1/models")).json()
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["smollm2:135m", "hf/owner:8b"]
+    assert all(model["object"] == "model" and model["owned_by"] for model in listed["data"])
+    for name in ("smollm2:135m", "hf/owner:8b"):
+        found = (await client.get(f"/v1/models/{name}")).json()
+        assert found in listed["data"]
+        assert found["mesh"]["name"] == name
+
+
+async def test_an_unknown_model_is_404_in_openais_shape(client):
+    response = await client.get("/v1/models/gpt-4")
+    assert response.status_code == 404
+    assert error_of(response)["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/frob", 404, "not_found"),
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models/smollm2:135m", 405, "method_not_allowed"),
+        ("OPTIONS", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("GET", "/healthz/", 404, "not_found"),
+    ],
+)
+async def test_wrong_paths_and_methods_answer_in_the_same_shape(client, method, path, status, code):
+    response = await client.request(method, path)
+    assert response.status_code == status
+    assert error_of(response)["code"] == code
+    assert (status != 405) or response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8420", "localhost", "LOCALHOST:1", "[::1]:8420", "box.lan:8420", "[fd00::1]"]
+)
+async def test_our_own_names_are_answered(client, host):
+    assert (await client.get("/v1/models", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:8420", "", "127.0.0.1.evil.example", "localhost.", "[::1]x", "127.0.0.2", "box.lan@evil"],
+)
+async def test_other_names_are_refused(client, host):
+    response = await client.get("/v1/models", headers={"host": host})
+    assert response.status_code == 403
+    assert error_of(response)["code"] == "origin_not_allowed"
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8420", "http://127.0.0.1:8420".upper()])
+async def test_our_own_page_may_call(client, origin):
+    response = await client.post("/v1/chat/completions", json=request_body(), headers={"origin": origin})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:8420", ""]
+)
+async def test_other_pages_may_not(client, origin):
+    response = await client.post("/v1/chat/completions", json=request_body(), headers={"origin": origin})
+    assert response.status_code == 403
+    assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain"},
+        {"content-type": ""},
+        {"content-type": "application/json", "content-encoding": "gzip"},
+    ],
+)
+async def test_only_plain_json_is_read(client, headers):
+    response = await client.post("/v1/chat/completions", content=json.dumps(request_body()), headers=headers)
+    assert response.status_code == 415
+    assert error_of(response)["code"] == "unsupported_media_type"
+
+
+async def test_a_charset_is_fine(client):
+    headers = {"content-type": "application/json; charset=utf-8"}
+    response = await client.post("/v1/chat/completions", content=json.dumps(request_body()), headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_over_the_bound_is_413(client, declared):
+    async def parts():
+        for _ in range(2):
+            yield b" " * (BODY_MAX // 2 + 1)
+
+    content = b" " * (BODY_MAX + 1) if declared else parts()
+    headers = {"content-type": "application/json"}
+    response = await client.post("/v1/chat/completions", content=content, headers=headers)
+    assert response.status_code == 413
+    assert error_of(response)["code"] == "request_too_large"
+
+
+async def test_bad_requests_name_the_field(client):
+    response = await client.post("/v1/chat/completions", json=request_body(tools=[{}]))
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "tools"
+    assert error_of(response)["type"] == "invalid_request_error"
+    assert response.headers["x-request-id"]
+
+
+async def test_a_websocket_is_closed_at_once():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await build(FakeDoors())({"type": "websocket", "path": "/", "headers": []}, chat()._receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+async def test_what_fails_unforeseen_says_nothing_of_the_inside():
+    class Broken(FakeDoors):
+        def snapshot(self):
+            raise KeyError("inner secret")
+
+    transport = httpx2.ASGITransport(app=build(Broken()), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
+        response = await client.get("/healthz")
+    assert response.status_code == 500
+    assert error_of(response)["code"] == "internal_error"
+    assert "secret" not in response.text

@@ -1,0 +1,387 @@
+"""Every verb through click's runner: what it prints, as text and as JSON, and what it exits with."""
+
+import json
+import os
+import threading
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
+
+import click
+import pytest
+import trio
+import trio.lowlevel
+from click.testing import CliRunner
+
+from meshnode import errors
+from meshnode.api import server
+from meshnode.api.app import build
+from meshnode.api.control_socket import serve
+from meshnode.cli import exits, main, query, up
+from meshnode.cli.program import program
+from meshnode.control.pull import pull_verb
+from meshnode.control.status import status_verb
+from meshnode.errors import every_error
+from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, Snapshot
+from tests.api.fakes import END, FakeDoors, piece
+
+TICKET_ENV = "MESHNODE_TICKET"
+SNAPSHOT = Snapshot(
+    node="abcdefghijklmnop",
+    name="desk",
+    state="ready",
+    mesh=MeshView(id="meshid", name="home", role="issuer"),
+    uptime_s=3700,
+    join_state="joined",
+    mesh_addresses=("ws://10.0.0.1:8421",),
+    engine=EngineView(kind="llama", state="ready", model="smollm2:135m", slots=8),
+    peers=(PeerView(node="p" * 32, name="at\x1b[31mtic", state="linked", trust="trusted", rtt_ms=1.25),),
+    models=(
+        ModelView(name="smollm2:135m", quant="Q4_1", tier=2, context=8192, nodes=("n" * 32,), local=True),
+    ),
+)
+
+
+class FakeNode:
+    """A control socket and an API in a thread of their own, as another process would be."""
+
+    def __init__(self, home, doors):
+        self.home = home
+        self.doors = doors
+        self.snapshot = SNAPSHOT
+        self.asked = []
+        self.refusal = None
+        self._ready = threading.Event()
+        self._token = None
+        self._stop = None
+
+    async def _join(self, args, emit):
+        self.asked.append(("join", dict(args)))
+        await emit({"event": "progress", "step": "asking the issuer"})
+        if self.refusal:
+            raise self.refusal
+        return {"mesh": "home"}
+
+    async def _invite(self, args, _emit):
+        self.asked.append(("invite", dict(args)))
+        return {"ticket": "mesh1abc"}
+
+    async def _fetch(self, arguments, report):
+        self.asked.append(("pull", arguments.source, arguments.sha256))
+        report(SimpleNamespace(step="fetching", done=1, total=2))
+        return SimpleNamespace(name="smollm2:135m", digest=b"\1" * 32, size_bytes=98_000_000)
+
+    async def _run(self):
+        verbs = {
+            "status": status_verb(lambda: self.snapshot),
+            "pull": pull_verb(self._fetch),
+            "join": self._join,
+            "invite": self._invite,
+        }
+        self._stop = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve, self.home, verbs))
+            api = partial(server.serve, build(self.doors), host="127.0.0.1", port=0, shutdown=self._stop)
+            url = await nursery.start(api)
+            self.snapshot = Snapshot(**{**self._fields(), "api_url": url})
+            self._ready.set()
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    def _fields(self):
+        return {name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__}
+
+    @contextmanager
+    def running(self):
+        thread = threading.Thread(target=trio.run, args=(self._run,))
+        thread.start()
+        assert self._ready.wait(10)
+        try:
+            yield self
+        finally:
+            self._token.run_sync_soon(self._stop.set)
+            thread.join(10)
+
+
+@pytest.fixture
+def node(tmp_path):
+    with FakeNode(tmp_path, FakeDoors()).running() as node:
+        yield node
+
+
+@pytest.fixture
+def meshnode(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MESHNODE_")]:
+        monkeypatch.delenv(name)
+
+    def invoke(*args, stdin="", code=0):
+        result = CliRunner().invoke(program, [args[0], "--home", str(tmp_path), *args[1:]], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+def lines_of(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_status_for_people_and_for_programs(node, meshnode):
+    shown = meshnode("status").stdout
+    assert "desk (abcdefgh)" in shown
+    assert "home (closed, issuer)" in shown
+    assert f"{node.snapshot.api_url}/v1" in shown
+    (seen,) = lines_of(meshnode("status", "--json"))
+    assert seen["node"] == SNAPSHOT.node
+    assert seen["api_url"] == node.snapshot.api_url
+
+
+def test_peers_cannot_move_the_cursor(node, meshnode):
+    shown = meshnode("peers").stdout
+    assert "\x1b" not in shown
+    assert "at�[31mtic" in shown
+    assert "1.2 ms" in shown
+    assert lines_of(meshnode("peers", "--json"))[0]["peers"][0]["trust"] == "trusted"
+
+
+def test_models_are_listed(node, meshnode):
+    assert "Q4_1" in meshnode("models").stdout
+    assert lines_of(meshnode("models", "--json"))[0]["models"][0]["local"] is True
+
+
+def test_an_invitation_is_a_line_to_paste(node, meshnode):
+    assert meshnode("invite").stdout == "meshnode join mesh1abc\n"
+    assert lines_of(meshnode("invite", "--expires", "2h", "--json")) == [{"ticket": "mesh1abc"}]
+    assert node.asked == [("invite", {"expires_s": 86_400}), ("invite", {"expires_s": 7200})]
+    meshnode("invite", "--expires", "soon", code=exits.USAGE)
+
+
+def test_pull_shows_progress_and_resolves_paths(node, meshnode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.gguf").write_text("")
+    result = meshnode("pull", "m.gguf")
+    assert "98 MB" in result.stdout
+    assert "fetching 50%" in result.stderr
+    meshnode("pull", "smollm2:135m", "--sha256", "ab" * 32)
+    assert node.asked == [("pull", str(tmp_path / "m.gguf"), ""), ("pull", "smollm2:135m", "ab" * 32)]
+    *progress, done = lines_of(meshnode("pull", "smollm2:135m", "--json"))
+    assert progress == [{"event": "progress", "step": "fetching", "done": 1, "total": 2}]
+    assert done["digest"] == "01" * 32
+    meshnode("pull", "x", "--sha256", "zz", code=exits.USAGE)
+
+
+def test_pull_works_without_a_node(meshnode, monkeypatch, tmp_path):
+    async def fetch(source, store, *, blocking, on_progress, sha256):
+        on_progress(SimpleNamespace(step="fetching", done=2, total=2))
+        return SimpleNamespace(name=source, digest=b"\2" * 32, size_bytes=5)
+
+    monkeypatch.setattr(query, "fetch", fetch)
+    assert lines_of(meshnode("pull", "smollm2:135m", "--json"))[-1]["name"] == "smollm2:135m"
+
+
+TICKET = "mesh1" + "a" * 40
+
+
+@pytest.fixture
+def any_ticket(monkeypatch):
+    monkeypatch.setattr("meshnode.cli.join.parse_target", lambda text: text)
+
+
+@pytest.mark.usefixtures("any_ticket")
+@pytest.mark.parametrize("source", ["argument", "stdin", "file", "env"])
+def test_a_ticket_comes_from_anywhere(node, meshnode, tmp_path, monkeypatch, source):
+    (tmp_path / "ticket").write_text(TICKET + "\n")
+    if source == "env":
+        monkeypatch.setenv(TICKET_ENV, TICKET)
+    given = {
+        "argument": [TICKET],
+        "stdin": ["-"],
+        "file": ["--ticket-file", str(tmp_path / "ticket")],
+        "env": [],
+    }
+    result = meshnode("join", *given[source], stdin=TICKET + "\n")
+    assert "Joined: home." in result.stdout
+    assert node.asked == [("join", {"target": TICKET, "leave": False, "via": ""})]
+
+
+@pytest.mark.usefixtures("any_ticket")
+def test_a_refused_ticket_says_why_and_what_to_do(node, meshnode):
+    node.refusal = errors.TicketUsed("Another device has it.", hint="Ask for a new one.")
+    result = meshnode("join", TICKET, "--leave", code=exits.TABLE["ticket_used"])
+    assert result.stderr.splitlines()[-2:] == ["error: Another device has it.", "hint: Ask for a new one."]
+    assert node.asked[0][1]["leave"] is True
+    failed = lines_of(meshnode("join", TICKET, "--json", code=13))[-1]
+    assert failed["error"]["code"] == "ticket_used"
+
+
+def test_no_ticket_two_tickets_and_no_ticket_at_all_are_usage_errors(meshnode, tmp_path):
+    (tmp_path / "ticket").write_text(TICKET)
+    assert "no ticket" in meshnode("join", code=exits.USAGE).stderr
+    meshnode("join", TICKET, "--ticket-file", str(tmp_path / "ticket"), code=exits.USAGE)
+    meshnode("join", "--ticket-file", str(tmp_path / "missing"), code=exits.USAGE)
+    meshnode("join", "-", stdin="x" * 10_000, code=exits.USAGE)
+    meshnode("join", "hello", code=exits.TABLE["ticket_invalid"])
+
+
+@pytest.mark.usefixtures("any_ticket")
+def test_join_starts_a_node_when_none_runs(meshnode, monkeypatch, tmp_path):
+    begun = []
+
+    async def run_node(config, *, join, via, on_event):
+        begun.append((config.home, config.api_port, config.engine, join, via))
+
+    monkeypatch.setattr(up, "run_node", run_node)
+    meshnode("join", TICKET, "--api-port", "0", "--engine", "none", "--via", "ws://a:1")
+    assert begun == [(tmp_path, 0, "none", TICKET, "ws://a:1")]
+
+
+EVENTS = [
+    {"event": "api", "url": "http://127.0.0.1:8420"},
+    {"event": "progress", "step": "loading", "done": 1, "total": 2},
+    {"event": "ticket", "ticket": "mesh1abc"},
+    {"event": "mesh", "addresses": ["ws://10.0.0.1:8421"]},
+    {"event": "joined", "mesh": "home"},
+    {"event": "loading", "model": "smollm2:135m", "detail": "40%"},
+    {"event": "loading", "model": "smollm2:135m", "detail": "40%"},
+    {"event": "ready", "model": "smollm2:135m"},
+    {"event": "error", "message": "the engine failed", "hint": "see the log"},
+]
+
+
+@pytest.fixture
+def short_node(monkeypatch):
+    seen = []
+
+    async def run_node(config, *, join, via, on_event):
+        seen.append(config)
+        for event in EVENTS:
+            on_event(event)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(up, "run_node", run_node)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["up", "serve"])
+def test_up_prints_where_everything_is(meshnode, short_node, name):
+    shown = meshnode(name, "--engine", "none", "--open", "--bootstrap", "a:1,b:2").stdout
+    assert "OPENAI_BASE_URL    http://127.0.0.1:8420/v1" in shown
+    assert "meshnode join mesh1abc" in shown
+    assert shown.count("Loading smollm2:135m: 40%") == 1
+    assert "Ready to answer with smollm2:135m." in shown
+    assert "Joined the mesh home." in shown
+    assert "error: the engine failed" in shown
+    (config,) = short_node
+    assert (config.engine, config.open_mesh, config.bootstrap) == ("none", True, ("a:1", "b:2"))
+    assert (config.model, config.api_port) == ("smollm2:135m", 8420)
+
+
+def test_up_gives_programs_the_events_as_they_are(meshnode, short_node):
+    assert lines_of(meshnode("up", "--json")) == EVENTS
+
+
+def test_up_refuses_a_bad_setting_by_name(meshnode):
+    result = meshnode("up", "--api-host", "0.0.0.0", code=exits.USAGE)
+    assert "api_host" in result.stderr
+
+
+def test_a_second_up_prints_where_the_first_one_is(node, meshnode):
+    result = meshnode("up", code=exits.TABLE["home_in_use"])
+    assert node.snapshot.api_url in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (errors.PortInUse("taken", hint="choose"), 6),
+        (ExceptionGroup("n", [ExceptionGroup("m", [errors.PortInUse("taken")])]), 6),
+        (KeyboardInterrupt(), exits.INTERRUPTED),
+        (BaseExceptionGroup("n", [KeyboardInterrupt()]), exits.INTERRUPTED),
+    ],
+)
+def test_what_ends_a_node_becomes_an_exit_code(meshnode, monkeypatch, raised, code):
+    async def run_node(config, *, join, via, on_event):
+        raise raised
+
+    monkeypatch.setattr(up, "run_node", run_node)
+    result = meshnode("up", code=code)
+    assert "Traceback" not in result.output
+
+
+def test_a_bug_keeps_its_traceback(meshnode, monkeypatch):
+    async def run_node(config, *, join, via, on_event):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(up, "run_node", run_node)
+    with pytest.raises(ExceptionGroup):
+        meshnode("up")
+
+
+@pytest.mark.parametrize("args", [["status"], ["peers"], ["models"], ["invite"], ["run", "m", "hi"]])
+def test_without_a_node_every_verb_says_how_to_start_one(meshnode, args):
+    result = meshnode(*args, code=exits.TABLE["not_running"])
+    assert "hint: Start one with `meshnode up`" in result.stderr
+
+
+def test_run_streams_an_answer(node, meshnode):
+    assert meshnode("run", "smollm2:135m", "why?").stdout == "Hello ☺\n"
+    meshnode("run", "smollm2:135m", "--privacy", "local", "--max-tokens", "3", stdin="from stdin")
+    job = node.doors.jobs[-1]
+    assert (job.turns[0].content, job.wish.privacy, job.sampling.max_tokens) == ("from stdin", "local", 3)
+    *texts, end = lines_of(meshnode("run", "smollm2:135m", "why?", "--json"))
+    assert "".join(text["text"] for text in texts) == end["text"] == "Hello ☺"
+    assert end["usage"]["total_tokens"] == 10
+
+
+def test_an_answer_cannot_move_the_cursor(node, meshnode):
+    node.doors.steps = (piece(0, "a\x1b[2J\n\tb"), END)
+    assert meshnode("run", "m", "hi").stdout == "a�[2J\n\tb\n"
+
+
+@pytest.mark.parametrize(
+    ("steps", "refusal", "code"),
+    [
+        ((), errors.ModelNotFound("no such model"), "model_not_found"),
+        ((piece(0, "x"), errors.Interrupted("the peer left")), None, "interrupted"),
+        ((piece(0, "x"),), None, "interrupted"),
+    ],
+)
+def test_run_exits_with_what_the_api_says(node, meshnode, steps, refusal, code):
+    node.doors.steps, node.doors.refusal = steps, refusal
+    meshnode("run", "m", "hi", code=exits.TABLE[code])
+
+
+def test_run_without_a_prompt_is_a_usage_error(node, meshnode):
+    meshnode("run", "m", stdin=" ", code=exits.USAGE)
+    meshnode("run", "m", "hi", "--privacy", "secret", code=exits.USAGE)
+
+
+def test_version(meshnode):
+    assert meshnode("version").stdout.startswith("meshnode ")
+    assert lines_of(meshnode("version", "--json"))[0]["version"]
+
+
+def test_a_misspelt_verb_gets_a_suggestion():
+    result = CliRunner().invoke(program, ["statsu"])
+    assert result.exit_code == exits.USAGE
+    assert "Did you mean 'status'?" in result.output
+
+
+def test_every_verb_has_json_and_home():
+    for command in program.commands.values():
+        names = {name for param in command.params if isinstance(param, click.Option) for name in param.opts}
+        assert {"--json", "--home"} <= names, command.name
+
+
+def test_every_code_of_the_tree_has_an_exit_code():
+    own = {code for code, kind in every_error().items() if kind.__module__ == "meshnode.errors"}
+    assert own == set(exits.TABLE)
+
+
+def test_windows_is_sent_to_wsl_at_once(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main.main(platform="win32")
+    assert "WSL2" in str(caught.value)

@@ -1,0 +1,60 @@
+"""Golden vectors of frames: one of each kind, as bytes, for any other implementation to check itself against."""
+
+from typing import Any
+
+from meshwire import messages as m
+from meshwire.codec import encode_data, encode_frame, encode_frame_as, encode_inner
+from meshwire.messages import Flag, FrameType
+
+ID = bytes(range(20))
+KEY = bytes(range(32))
+NOTICES: tuple[tuple[m.Message, int], ...] = (
+    (m.Open("ask", request=b"r1", remaining_ms=60_000), 1),
+    (m.Open("circuit", route=(ID, ID[::-1]), position=1, request=b"r2", origin=ID), 3),
+    (m.Window(32_768), 1),
+    (m.Window(1_048_576), 0),
+    (m.Reset(m.ResetCode.CANCEL), 1),
+    (m.Ping(7), 0),
+    (m.Pong(7), 0),
+    (m.GoAway(9, "stopping"), 0),
+    (m.Join(b"t" * 8, b"m" * 32, KEY, b"", KEY[::-1], "laptop", 1_700_000_000_000), 1),
+    (m.DhtPing(), 2),
+    (m.DhtFind(ID, providers=True), 3),
+    (m.DhtStore(ID, b"record"), 4),
+    (m.GossipSyn((m.DigestEntry(ID[:8], 5), m.DigestEntry(ID[8:16], 2**40)), 1_700_000_000_000), 5),
+    (m.GossipAck((b"record",)), 0),
+    (m.RecordGet(ID, 4, "name"), 6),
+)
+REPLIES: tuple[m.Message, ...] = (
+    m.Joined((b"member", b"issuer")),
+    m.DhtPong(),
+    m.DhtFound((b"node",), (b"model",)),
+    m.DhtStored(),
+    m.GossipSynAck((m.DigestEntry(ID[:8], 6),), (b"record",)),
+    m.RecordGot((b"record",)),
+)
+REFUSAL = m.Refusal("busy", "Too much to do.", "Try later.", 1.5)
+INNER: tuple[m.Message, ...] = (
+    m.Ask(b"job"),
+    m.Answer("smollm2:135m", 3),
+    m.Chunk(4, (11, 22), "two tokens"),
+    m.Progress(64, 128),
+    m.End("stop", 10, 20, 0),
+    m.Fail("context_length_exceeded", "Too long.", "Shorten it.", None, "messages"),
+)
+
+
+def frame_vectors() -> list[dict[str, Any]]:
+    """Every vector: what it is, in words, and its bytes in hexadecimal."""
+    found = [_vector(repr(message), number, Flag.NONE, encode_frame(message, number)) for message, number in NOTICES]
+    found += [_vector(repr(reply), 9, Flag.REPLY, encode_frame(reply, 9, Flag.REPLY)) for reply in REPLIES]
+    error = Flag.REPLY | Flag.ERROR
+    found.append(_vector(repr(REFUSAL), 9, error, encode_frame_as(FrameType.DHT_FIND, REFUSAL, 9, error)))
+    found.append(_vector("DATA b'payload'", 1, Flag.NONE, encode_data(1, b"payload")))
+    found.append(_vector("DATA b'' END", 70_000, Flag.END, encode_data(70_000, b"", end=True)))
+    found += [_vector(f"inner {message!r}", 0, Flag.NONE, encode_inner(message)) for message in INNER]
+    return found
+
+
+def _vector(what: str, stream: int, flags: int, raw: bytes) -> dict[str, Any]:
+    return {"what": what, "stream": stream, "flags": int(flags), "hex": raw.hex()}
