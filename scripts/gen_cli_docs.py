@@ -47,7 +47,7 @@ def _settings() -> str:
     return "\n".join([
         "## Settings\n",
         "A flag beats the environment (`MESHNODE_` and the name in capitals), that beats `config.toml` in the",
-        "home, which beats the default.\n",
+        "the home, which beats the default.\n",
         "| setting | default | meaning |",
         "|---|---|---|",
         *rows,

@@ -1,11 +1,11 @@
-"""Who is a member, as far as this node has seen proof: chains shown on links, and certificates in the book. Pure."""
+"""Who is a member, by the proof that this node has seen: chains shown on links, certificates in the book."""
 
 from collections.abc import Callable
 
 from meshnode.errors import MeshError
 from meshnode.mesh.book import RecordBook
 from meshnode.terms import Trust
-from meshnode.trust.certificates import ROLE_ISSUER, Standing
+from meshnode.trust.certificates import CLOCK_TOLERANCE_MS, ROLE_ISSUER, Standing
 from meshnode.trust.membership import Mesh
 from meshwire import signing
 from meshwire.ids import NodeId, node_id
@@ -17,7 +17,7 @@ KNOWN_MAX = 4096
 class Members:
     """The standing of every key, judged anew as certificates come and expire.
 
-    `wall_ms` gives unix milliseconds. A chain that was verified once is not verified again, only its times are.
+    `wall_ms` gives unix milliseconds. What was verified once is not verified again, only its times are.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Members:
         return standing.trust if standing is not None else Trust.NONE
 
     def _current(self, standing: Standing) -> bool:
-        return self._wall_ms() <= standing.not_after_ms
+        return self._wall_ms() <= standing.not_after_ms + CLOCK_TOLERANCE_MS
 
     def _chains_in_book(self, key: bytes) -> list[tuple[bytes, ...]]:
         chains: list[tuple[bytes, ...]] = []

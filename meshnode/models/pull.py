@@ -108,6 +108,8 @@ class _Pull:
 
     async def _is_cached(self, digest: bytes, size: int) -> bool:
         """Whether the shared cache has the file, sound; a damaged one is removed."""
+        if not self._store.is_cached(digest):
+            return False
         self._on_progress(PullProgress("checking", 0, size))
         sound = await self._blocking(lambda: _is_sound(self._store.cached(digest), digest))
         self._on_progress(PullProgress("checking", size if sound else 0, size))

@@ -110,6 +110,10 @@ class ModelStore:
         """Where the shared cache has, or would have, this file."""
         return self.cache / f"sha256-{digest.hex()}"
 
+    def is_cached(self, digest: bytes) -> bool:
+        """Whether the shared cache has such a file; its content is not looked at."""
+        return self.cached(digest).is_file()
+
     def _blob(self, digest: bytes) -> Path:
         return self._blobs / f"sha256-{digest.hex()}"
 

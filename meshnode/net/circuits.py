@@ -10,17 +10,19 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from meshnode.errors import MeshError, NotAllowed, Unreachable
+from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, establish
 from meshnode.net.relay import CircuitTransport, Relay, RouteRefused, check_place
 from meshnode.net.switch import Self, Switch
-from meshwire.errors import CloseCode
+from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
-from meshwire.limits import CIRCUIT_IDLE_S, LINKS_TOTAL
+from meshwire.limits import CIRCUIT_IDLE_S, LINKS_TOTAL, ROUTE_LINKS
 from meshwire.messages import KIND_ASK, KIND_CIRCUIT, Join, Message, Open, ResetCode
+from meshwire.session import SessionConfig
 
 log = structlog.get_logger("meshnode.net.circuits")
+LOOK_AGAIN_S = 10.0  # at a circuit that would be idle but for a stream that is still open
 
 
 class Circuits:
@@ -45,6 +47,7 @@ class Circuits:
         self._relay = Relay(own.identity.node, switch.direct, own.seams.relay_tap)
         self._laid: dict[tuple[NodeId, ...], Link] = {}
         self._laying: dict[tuple[NodeId, ...], trio.Lock] = {}
+        self._used_at: dict[Link, float] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -52,7 +55,10 @@ class Circuits:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     def links(self) -> list[Link]:
         """The circuits that this node has laid."""
@@ -61,7 +67,12 @@ class Circuits:
     # --- The origin's side ---
 
     async def reach(self, path: tuple[NodeId, ...]) -> Link:
-        """A live link along `path`: the direct one, or a circuit, laid if need be. Raises Unreachable."""
+        """A live link along `path`: the direct one, or a circuit, laid if need be.
+
+        Raises Unreachable, also where the other end turned us away, or Busy.
+        """
+        if not 1 <= len(path) <= ROUTE_LINKS:
+            raise Unreachable(f"A way over {len(path)} links is none; at most {ROUTE_LINKS} are allowed.")
         if len(path) == 1:
             if (link := self._switch.direct(path[0])) is None:
                 raise Unreachable(f"There is no link to {to_text(path[0])} any more.")
@@ -70,6 +81,7 @@ class Circuits:
             try:
                 if (link := self._laid.get(path)) is None or not link.alive:
                     link = await self._lay(path)
+                self._used_at[link] = trio.current_time()
                 return link
             finally:
                 if not self._laying[path].statistics().tasks_waiting:
@@ -92,23 +104,50 @@ class Circuits:
         stream = await first.open(opening)
         transport = CircuitTransport(stream, f"circuit via {first.name}", self._own.hello)
         session = self._own.circuit_session(self._own.identity.node, NodeId(worker), static)
-        link = await establish(transport, session, self._judge, path_links=len(path))
+        link = await self._established(transport, session, len(path))
+        if link.node != worker:
+            await link.aclose(CloseCode.PROTOCOL, "another node was expected here")
+            raise Unreachable(f"At the end of the circuit there is another node than {to_text(worker)}.")
         self._laid[path] = link
-        self._nursery.start_soon(self._serve, link, path)
+        self._used_at[link] = trio.current_time()
+        self._nursery.start_soon(self._keep, link, path)
         return link
 
-    async def _serve(self, link: Link, path: tuple[NodeId, ...] | None = None) -> None:
-        log.info("circuit up", peer=link.name, links=link.path_links)
+    async def _established(self, transport: CircuitTransport, session: SessionConfig, links: int) -> Link:
+        """A link over a fresh circuit; whatever stands in its way makes the worker unreachable this way."""
+        try:
+            return await establish(transport, session, self._judge, path_links=links)
+        except (Unreachable, Busy):
+            raise
+        except (MeshError, RemoteWireError) as error:  # a key that is none counts as the worker's fault
+            raise Unreachable(f"No circuit could be laid: {error}") from error
+
+    async def _keep(self, link: Link, path: tuple[NodeId, ...]) -> None:
+        """Serve a circuit of our own until it is lost, or nothing has run over it for CIRCUIT_IDLE_S."""
         try:
             async with trio.open_nursery() as nursery:
-                if path is not None:
-                    nursery.start_soon(_close_when_idle, link)
-                await link.run(self._on_circuit_request, self._on_circuit_stream, _no_notices)
+                nursery.start_soon(self._close_when_idle, link)
+                await self._serve(link)
                 nursery.cancel_scope.cancel()
         finally:
-            if path is not None and self._laid.get(path) is link:
+            self._used_at.pop(link, None)
+            if self._laid.get(path) is link:
                 del self._laid[path]
-            log.info("circuit down", peer=link.name, why=str(link.error))
+
+    async def _serve(self, link: Link) -> None:
+        log.info("circuit up", peer=link.name, links=link.path_links)
+        try:
+            await link.run(self._on_circuit_request, self._on_circuit_stream, _no_notices)
+        except Exception:  # a fault of ours costs this circuit, and nothing else
+            log.exception("circuit broke", peer=link.name)
+        log.info("circuit down", peer=link.name, why=str(link.error))
+
+    async def _close_when_idle(self, link: Link) -> None:
+        left_s = CIRCUIT_IDLE_S
+        while left_s > 0 or link.busy:
+            await trio.sleep(max(left_s, LOOK_AGAIN_S))
+            left_s = self._used_at[link] + CIRCUIT_IDLE_S - trio.current_time()
+        await link.aclose(CloseCode.GOING_AWAY, "idle")
 
     # --- The relay's and the worker's side ---
 
@@ -150,12 +189,3 @@ class Circuits:
 
 async def _no_notices(_link: Link, _message: Message) -> None:
     """Gossip does not come over circuits."""
-
-
-async def _close_when_idle(link: Link) -> None:
-    """Close a circuit that carries nothing between one look and the next."""
-    idle_looks = 0
-    while idle_looks < 2:
-        await trio.sleep(CIRCUIT_IDLE_S / 2)
-        idle_looks = 0 if link.busy else idle_looks + 1
-    await link.aclose(CloseCode.GOING_AWAY, "idle")

@@ -51,6 +51,7 @@ class Connection(WebSocketConnection):
         )
         self.proposal: WebSocketRequest | None = None
         self.failure: Exception | None = None  # what the other end did to end it
+        self.heard = False  # whether anything at all has come
         self._arrived: deque[bytes] = deque()
         self._partial = bytearray()
         self._pulling = False
@@ -121,6 +122,7 @@ class Connection(WebSocketConnection):
             if not received:
                 await self._abort_web_socket()
                 return
+            self.heard = True
             self._wsproto.receive_data(bytes(received))
             for event in self._wsproto.events():
                 await self._handlers[type(event)](event)

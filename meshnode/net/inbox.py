@@ -73,6 +73,8 @@ class Inbox:
             await self._on_stream(self._link, stream, opening)
         except StreamLost as error:
             log.debug("stream lost", peer=self._link.name, code=error.code.name)
+        except MeshError as error:
+            log.info("stream failed", peer=self._link.name, why=str(error))
         finally:
             self._streams_served -= 1
             stream.reset(ResetCode.CANCEL)  # does nothing where both ends are done

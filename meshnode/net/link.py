@@ -213,8 +213,8 @@ class Link:
 
     def _settle(self, stream: int) -> None:
         """Forget a stream that ended both ways and was read to its end."""
-        if not self.session.has_stream(stream):
-            self._streams.pop(stream, None)
+        if stream in self._streams and self._streams[stream].finished:
+            del self._streams[stream]
 
     def reset(self, stream: int, code: ResetCode) -> None:
         """A stream's user gives it up."""
@@ -238,8 +238,9 @@ class Link:
                     nursery.start_soon(inbox.handle_notices)
                     nursery.start_soon(self._read, inbox)
         finally:
-            self._lose(Unreachable(f"The link to {self.name} was closed."))
             with trio.CancelScope(shield=True):
+                if self.alive:
+                    await self.aclose()  # we were cancelled: the other end need not wait for silence
                 await self._transport.aclose()
 
     async def _read(self, inbox: Inbox) -> None:
@@ -268,11 +269,12 @@ class Link:
 
     async def _keep_alive(self) -> None:
         """Ping every PING_S; the link is lost after DEAD_LINK_S of silence."""
-        while not self._pulse.is_dead(trio.current_time()):
+        while self.alive and not self._pulse.is_dead(trio.current_time()):
             self.session.ping(self._pulse.ping(trio.current_time()))
             self._wake_writer()
             await trio.sleep_until(self._pulse.next_look(trio.current_time()))
-        self._lose(Unreachable(f"{self.name} has been silent for {limits.DEAD_LINK_S:g} s."))
+        if self.alive:
+            self._lose(Unreachable(f"{self.name} has been silent for {limits.DEAD_LINK_S:g} s."))
 
     def _check(self) -> None:
         if self.error is not None:

@@ -5,6 +5,7 @@ would retransmit it, and is delivered after the heal if the link still lives.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 import trio
@@ -23,10 +24,17 @@ log = structlog.get_logger("meshnode.net.memory")
 class MemoryNetwork:
     """All of the network. Each node gets its own place in it: `network.place("a")` is reached at mem://a.
 
-    The one-way delay between two places is drawn once from `delay_s` (lowest, highest).
+    The one-way delay between two places is drawn once from `delay_s` (lowest, highest). `on_message` sees
+    every message as it is sent: from which place, to which, and its bytes.
     """
 
-    def __init__(self, rng: Rng, delay_s: tuple[float, float] = (0.0, 0.0)) -> None:
+    def __init__(
+        self,
+        rng: Rng,
+        delay_s: tuple[float, float] = (0.0, 0.0),
+        on_message: Callable[[str, str, bytes], None] = lambda _source, _target, _message: None,
+    ) -> None:
+        self.on_message = on_message
         self._rng = rng
         self._delay_range_s = delay_s
         self._delays_s: dict[tuple[str, str], float] = {}
@@ -163,6 +171,7 @@ class _Wire:
         if self.closed:
             raise Unreachable("The connection is closed.")
         self._queued_bytes += len(message)
+        self._network.on_message(*self._ends, message)
         self._append(message)
 
     def end(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from meshnode.errors import Unreachable
+from meshnode.errors import Busy, Unreachable
 from meshnode.net.base import Hello
 from meshnode.net.link import Link, Stream, StreamLost
 from meshwire.codec import Joiner, split
@@ -28,6 +28,7 @@ from meshwire.limits import (
 from meshwire.messages import Open, ResetCode
 
 log = structlog.get_logger("meshnode.net.relay")
+DRAIN_S = 0.2  # for what came before the loss to be passed on: it may be the reason
 
 
 class CircuitTransport:
@@ -148,10 +149,15 @@ class Relay:
         except Unreachable:
             stream.reset(ResetCode.UNREACHABLE)
             return
+        except Busy:
+            stream.reset(ResetCode.TOO_MANY)
+            return
         idle = IdleScope()
         try:
             with idle.scope:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_cancel_when_lost, stream, nursery.cancel_scope)
+                    nursery.start_soon(_cancel_when_lost, onward, nursery.cancel_scope)
                     nursery.start_soon(self._pump, stream, onward, idle, nursery.cancel_scope)
                     nursery.start_soon(self._pump, onward, stream, idle, nursery.cancel_scope)
         finally:
@@ -172,6 +178,13 @@ class Relay:
             sink.reset(error.code)
             source.reset(error.code)
         both_ways.cancel()
+
+
+async def _cancel_when_lost(stream: Stream, both_ways: trio.CancelScope) -> None:
+    """End both ways soon after one end is lost: a pump that waits for the other's credit does not see it."""
+    await stream.lost()
+    await trio.sleep(DRAIN_S)
+    both_ways.cancel()
 
 
 class IdleScope:

@@ -136,7 +136,12 @@ class Stream:
             await self.send(b"", end=True)
         self.reset(ResetCode.CANCEL)
 
-    # --- What the link tells it ---
+    # --- What the link tells it, and asks ---
+
+    @property
+    def finished(self) -> bool:
+        """Whether both ends have ended it cleanly and everything was received."""
+        return self._sent_end and self._received_end and not self._queue
 
     def arrived(self, payload: bytes, end: bool) -> None:
         """A payload came."""

@@ -6,7 +6,6 @@ It opens links and hands their traffic to the functions it was given; it decides
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 import trio
@@ -97,21 +96,20 @@ class Switch:
         self._network = network
         self._hooks = hooks
         self._links: dict[NodeId, list[Link]] = {}
-        self._wanted: dict[str, trio.CancelScope] = {}
+        self._wanted: dict[NodeId | str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self.last_failures: dict[str, MeshError] = {}
 
     async def run(self, address: str, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, and keep the wanted links up, until cancelled; reports the address as bound."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                bound = await nursery.start(self._network.serve, address, self.own.hello, self._accept)
-                task_status.started(bound)
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                for link in self.links():
-                    await link.aclose(CloseCode.GOING_AWAY, "the node is stopping")
+        async with trio.open_nursery() as nursery:
+            bound = await nursery.start(self._network.serve, address, self.own.hello, self._accept)
+            self._nursery = nursery
+            task_status.started(bound)
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     # --- What there is ---
 
@@ -132,15 +130,20 @@ class Switch:
     # --- Dialling ---
 
     def want(self, addresses: tuple[str, ...], node: NodeId | None = None) -> None:
-        """Keep a link up to whoever is at one of the addresses; a known `node` may come to us instead."""
-        if self._nursery is None or addresses[0] in self._wanted or len(self._wanted) >= WANTED_MAX:
+        """Keep a link up to a node, or to whoever is at the addresses; a node may come to us instead.
+
+        A wish is known by its node, else by its first address, and the first one stands until `unwant`. More
+        than WANTED_MAX are not heard.
+        """
+        known_by = node or addresses[0]
+        if self._nursery is None or known_by in self._wanted or len(self._wanted) >= WANTED_MAX:
             return
-        scope = self._wanted[addresses[0]] = trio.CancelScope()
+        scope = self._wanted[known_by] = trio.CancelScope()
         self._nursery.start_soon(self._keep, addresses, node, scope)
 
-    def unwant(self, address: str) -> None:
-        """Stop dialling the node whose first address this is; a link that is up stays."""
-        if (scope := self._wanted.pop(address, None)) is not None:
+    def unwant(self, known_by: NodeId | str) -> None:
+        """Stop dialling that node, or that address; a link that is up stays."""
+        if (scope := self._wanted.pop(known_by, None)) is not None:
             scope.cancel()
 
     async def dial(self, address: str, node: NodeId | None = None) -> Link:
@@ -160,23 +163,32 @@ class Switch:
             log.info("dial failed", address=addresses[0], why=str(error))
             self.last_failures[addresses[0]] = error
 
-        with scope:
-            await keep_linked(partial(self._dial_any, addresses, node), self.own.seams.rng, note)
+        met = node  # whoever was at a nameless address is whom to look for there
 
-    async def _dial_any(self, addresses: tuple[str, ...], node: NodeId | None) -> Link | None:
-        """A link to the node at the first address that answers; None while it is linked by other means."""
-        failure: MeshError | None = None
-        for address in addresses:
-            if node is not None and self.direct(node) is not None:
+        async def dial() -> Link | None:
+            nonlocal met
+            if met is not None and self.direct(met) is not None:
                 return None
+            link = await self._dial_any(addresses, node)
+            self.last_failures.pop(addresses[0], None)
+            met = link.node
+            return link
+
+        try:
+            with scope:
+                await keep_linked(dial, self.own.seams.rng, note)
+        finally:
+            self.last_failures.pop(addresses[0], None)
+
+    async def _dial_any(self, addresses: tuple[str, ...], node: NodeId | None) -> Link:
+        """A link to the node at the first address that answers."""
+        failure: MeshError = Unreachable("There is no address to dial.")
+        for address in addresses:
             try:
-                link = await self.dial(address, node)
+                return await self.dial(address, node)
             except MeshError as error:
                 failure = error
-                continue
-            self.last_failures.pop(addresses[0], None)
-            return link
-        raise failure or Unreachable("There is no address to dial.")
+        raise failure
 
     # --- Links ---
 
@@ -190,14 +202,22 @@ class Switch:
 
     def _judge(self, introduced: Introduced) -> bool:
         """The node's own judgement, after the switch's bounds."""
-        key_links = [link for link in self.links() if link.key == introduced.key and link.alive]
-        if len(key_links) >= LINKS_PER_KEY or len(self.links()) >= LINKS_TOTAL:
+        if self._is_full(introduced.key):
             raise Busy("There are as many links as this node allows.", retry_after_s=5.0)
         return self._hooks.judge(introduced)
+
+    def _is_full(self, key: bytes) -> bool:
+        """Whether one more link to the node with this key would be one too many."""
+        same = sum(link.key == key and link.alive for link in self.links())
+        return same >= LINKS_PER_KEY or len(self.links()) >= LINKS_TOTAL
 
     async def _serve_link(
         self, link: Link, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        if self._is_full(link.key):  # others came in while this one shook hands
+            await link.aclose(CloseCode.TOO_MANY)
+            task_status.started()
+            return
         self._links.setdefault(link.node, []).append(link)
         log.info("link up", peer=link.name, remote=link.remote, joining=link.joining)
         try:
@@ -205,6 +225,8 @@ class Switch:
                 self._hooks.on_up(link)
             task_status.started()
             await link.run(self._hooks.on_request, self._on_stream, self._hooks.on_notice)
+        except Exception:  # a fault of ours costs this link, and nothing else
+            log.exception("link broke", peer=link.name)
         finally:
             self._forget(link)
             log.info("link down", peer=link.name, why=str(link.error))

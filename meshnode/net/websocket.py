@@ -99,6 +99,7 @@ class WebsocketNetwork:
     async def dial(self, address: str, hello: Hello) -> WebsocketTransport:
         """As `Network.dial`."""
         host, port, secure = split_address(address)
+        connection: Connection | None = None
         with trio.move_on_after(HANDSHAKE_S):
             connection = await self._connect(address, host, port, secure, hello)
             try:
@@ -108,6 +109,8 @@ class WebsocketNetwork:
                 with trio.CancelScope(shield=True):
                     await connection.abandon()
                 raise
+        if connection is not None and connection.heard:
+            raise _no_meshnode(address, "something else")
         raise Unreachable(
             f"{address} did not answer within {HANDSHAKE_S:g} s.",
             hint="Check that the device is on, and that no firewall is in between.",
@@ -222,7 +225,11 @@ def _checked(connection: Connection, address: str, hello: Hello) -> Hello:
             f"{address} closed the connection at once.", hint="It may be busy; try again in a minute."
         )
     answer = f"HTTP {failure.status_code}" if isinstance(failure, ConnectionRejected) else "something else"
-    raise WrongProtocol(
+    raise _no_meshnode(address, answer)
+
+
+def _no_meshnode(address: str, answer: str) -> WrongProtocol:
+    return WrongProtocol(
         f"What listens at {address} is no meshnode: it answered with {answer}.",
         hint="Check the port; it is the mesh port that is needed, 8421 unless set otherwise, not the API's.",
     )
@@ -255,6 +262,7 @@ def split_address(address: str) -> tuple[str, int, bool]:
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as resolving it does
     except ValueError:
         host = port = None
     if not host or port is None or parts.scheme not in ("ws", "wss") or parts.path not in ("", "/"):

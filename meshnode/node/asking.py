@@ -7,6 +7,7 @@ import msgspec
 
 from meshnode.errors import BadRequest
 from meshnode.terms import Job, Sampling, Turn, Wish
+from meshnode.terms.job import DEADLINE_MS_MAX
 
 CHARACTERS_PER_TOKEN = 4  # of English, roughly; for scoring only
 DEADLINE_S = 300.0
@@ -36,8 +37,14 @@ def job_from(
         ),
         turns=turns,
         sampling=sampling,
-        deadline_ms=int(deadline_s * 1000),
+        deadline_ms=_milliseconds(deadline_s),
     )
+
+
+def _milliseconds(deadline_s: Any) -> int:
+    if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= DEADLINE_MS_MAX / 1000:
+        raise BadRequest("A deadline is a number of seconds above 0.", param="deadline_s")
+    return max(1, int(deadline_s * 1000))
 
 
 def _turns(prompt: str | Sequence[Turn | Mapping[str, Any]]) -> tuple[Turn, ...]:

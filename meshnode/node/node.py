@@ -3,8 +3,9 @@
 This is what a program embeds. Everything here is handed on to the room that knows how.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,19 +17,18 @@ from meshnode import config as settings
 from meshnode.config import Config
 from meshnode.control import join as joining
 from meshnode.control.invite import EXPIRES_DEFAULT_S, invite, reachable_addresses
-from meshnode.errors import MeshError, NotAllowed, Unreachable, sole_cause
+from meshnode.errors import ConfigInvalid, MeshError, NotAllowed, Unreachable, sole_cause
 from meshnode.identity import Identity, load_or_create, load_or_create_root
 from meshnode.models.pull import OnProgress, PullProgress, pull
 from meshnode.models.store import ModelStore, StoredModel
-from meshnode.net.base import Hello, Network
-from meshnode.net.link import Link, establish
-from meshnode.net.switch import VERSION, Self
+from meshnode.net.base import Network
 from meshnode.net.websocket import WebsocketNetwork
 from meshnode.node.asking import job_from
 from meshnode.node.engines import Engines, build_engines, give_model
 from meshnode.node.home import locked_home
 from meshnode.node.presence import Presence, World
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
+from meshnode.node.visit import Visitor
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.plan import Plan
 from meshnode.seams import Seams
@@ -42,7 +42,7 @@ from meshnode.serve.walk import Walk
 from meshnode.state.store import Store, open_store
 from meshnode.terms import Answer, Candidate, Emitted, Job, Trust, Turn
 from meshnode.trust.certificates import ROLE_ISSUER
-from meshnode.trust.membership import Mesh, found_closed, found_open, join_open, new_serial
+from meshnode.trust.membership import Mesh, found_closed, found_open, new_serial
 from meshnode.trust.tickets import Ticket
 from meshwire.ids import NodeId, to_text
 
@@ -62,7 +62,7 @@ class Node:
         self.seams = seams
         self.models_store = ModelStore(config.home / "models")
         self.engines: Engines = build_engines(config)
-        self.bench = Bench(self.engines.all)
+        self.bench = Bench(self.engines.all, config.model)
         self.presence: Presence | None = None
         self.api_url = ""
         self.joining = Joining()
@@ -72,6 +72,7 @@ class Node:
         self._started_at = trio.current_time()
         self._move = trio.Event()
         self._present = trio.Event()
+        self._one_join = trio.Lock()
         admission = Admission()
         self._chooser = Chooser(
             identity.node, self.bench, seams.rng, self._candidates, self._vitals_seqs, self._look_up
@@ -130,16 +131,20 @@ class Node:
         those in the ticket. Raises TicketInvalid, TicketExpired, TicketUsed, WrongMesh, Unreachable, …
         """
         parsed = joining.parse_target(target)
+        async with self._one_join:
+            await self._join(parsed, leave=leave, via=via)
+
+    async def _join(self, parsed: Ticket | joining.OpenTarget, *, leave: bool, via: str) -> None:
         presence = await self.present()
         if not presence.alone and not leave:
             raise NotAllowed(
                 "This node already belongs to a mesh with other members.",
                 hint="To leave it for good, add --leave.",
             )
-        self.joining = Joining("joining", target[:12] if isinstance(parsed, Ticket) else parsed.address)
+        self.joining = Joining("joining", parsed.mesh_name if isinstance(parsed, Ticket) else parsed.address)
         try:
-            mesh, address = await self._admitted(parsed, via)
-            await self._move_to(mesh, address)
+            mesh, addresses = await self._admitted(parsed, via)
+            await self._move_to(mesh, addresses)
         except MeshError as error:
             self.joining = Joining("failed", str(error))
             raise
@@ -205,6 +210,7 @@ class Node:
                 await self._move.wait()
                 nursery.cancel_scope.cancel()
             task_status = trio.TASK_STATUS_IGNORED
+            listen = presence.bound  # a port that the system chose stays: others may know it by now
             mesh = await self._store.mesh() or await self._found()
 
     async def present(self) -> Presence:
@@ -235,47 +241,21 @@ class Node:
 
     # --- Joining ---
 
-    async def _admitted(self, target: Ticket | joining.OpenTarget, via: str) -> tuple[Mesh, str]:
-        """The mesh that lets us in, and the address that worked."""
+    async def _admitted(self, target: Ticket | joining.OpenTarget, via: str) -> tuple[Mesh, tuple[str, ...]]:
+        """The mesh that lets us in, and the addresses that answered."""
+        visitor = Visitor(self.identity, self.config.name, self._network, self.seams)
         if isinstance(target, joining.OpenTarget):
-            return await self._open_mesh_at(target.address), target.address
+            return await visitor.open_mesh_at(target.address), (target.address,)
         if via:
             target = msgspec.structs.replace(target, addresses=(via,))
-        dialled: list[str] = []
-        visitor = Self(self.identity, joining.mesh_of(target), (), self.seams)
+        return await visitor.redeem(target)
 
-        async with trio.open_nursery() as nursery:
-
-            async def dial(address: str) -> Link:
-                transport = await self._network.dial(address, visitor.hello)
-                link = await establish(transport, visitor.link_session(initiator=True), lambda _peer: False)
-                dialled.append(address)
-                nursery.start_soon(link.run, _no_request, _no_stream, _no_request)
-                return link
-
-            outcome = await _caught(
-                joining.join_with(
-                    target, self.identity, dial, name=self.config.name, now_ms=self.seams.now_ms()
-                )
-            )
-            nursery.cancel_scope.cancel()
-        if isinstance(outcome, MeshError):
-            raise outcome
-        return outcome, dialled[-1]
-
-    async def _open_mesh_at(self, address: str) -> Mesh:
-        """The open mesh of the node at an address, learnt from its greeting."""
-        transport = await self._network.dial(address, Hello((VERSION,), b""))
-        try:
-            return join_open(transport.peer_hello.mesh)
-        finally:
-            await transport.aclose()
-
-    async def _move_to(self, mesh: Mesh, address: str) -> None:
+    async def _move_to(self, mesh: Mesh, addresses: tuple[str, ...]) -> None:
         """Leave the present mesh for another, and wait until a link to it is up."""
         await self._store.forget_mesh()
         await self._store.save_mesh(mesh)
-        await self._store.put_address(b"", address, self.seams.now_ms())
+        for address in addresses:
+            await self._store.put_address(b"", address, self.seams.now_ms())
         self.presence = None
         self._present = trio.Event()
         self._move.set()
@@ -353,23 +333,6 @@ class Node:
         return reachable_addresses(psutil.net_if_addrs(), up=up, host=self.config.mesh_host, port=port)
 
 
-async def _no_request(_link: Link, _message: object) -> None:
-    """A visitor is asked nothing and told nothing."""
-    raise NotAllowed("This device is not a member yet.")
-
-
-async def _no_stream(_link: Link, _stream: object, _opening: object) -> None:
-    raise NotAllowed("This device is not a member yet.")
-
-
-async def _caught(work: Awaitable[Mesh]) -> Mesh | MeshError:
-    """The outcome of work inside a nursery, as a value: raised there, an error would come out in a group."""
-    try:
-        return await work
-    except MeshError as error:
-        return error
-
-
 def _naming(job: Job, candidate: Candidate) -> Job:
     """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
     wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
@@ -392,7 +355,10 @@ async def open_node(
     what is not given comes from `env`, `home/config.toml` and the defaults. `seams`, `network` and `listen`
     swap the world: the simulator uses them. Raises ConfigInvalid, HomeUnusable, HomeInUse or PortInUse.
     """
-    settled = config or settings.load(flags.pop("home", None), flags, env or {})
+    if config is not None and flags:
+        raise ConfigInvalid(f"Either a config or its fields can be given, not both ({min(flags)}).")
+    home = flags.pop("home", None)
+    settled = config or settings.load(None if home is None else Path(home), flags, env or {})
     settled = settings.with_name(settled)
     world = seams or Seams()
     with locked_home(settled.home):
@@ -410,19 +376,23 @@ async def open_node(
 async def _living(
     config: Config, identity: Identity, store: Store, seams: Seams, network: Network | None, listen: str
 ) -> AsyncIterator[Node]:
-    """The node, alive for as long as the context; the first error comes out as it is, not in a group."""
+    """The node, alive for as long as the context; an error comes out as it is, not in a group."""
     failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
+    try:
+        async with trio.open_nursery() as nursery:
             node = Node(config, identity, store, seams, network or WebsocketNetwork())
-            address = listen or f"ws://{_bracketed(config.mesh_host)}:{config.mesh_port}"
-            await nursery.start(node.live, address)
-            yield node
-        except Exception as error:  # noqa: BLE001 - carried out of the nursery and raised below
-            failure = error
-        nursery.cancel_scope.cancel()
+            await nursery.start(
+                node.live, listen or f"ws://{_bracketed(config.mesh_host)}:{config.mesh_port}"
+            )
+            try:
+                yield node
+            except Exception as error:  # noqa: BLE001 - the caller's own; raised below, outside the nursery
+                failure = error
+            nursery.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        raise sole_cause(group) from None
     if failure is not None:
-        raise sole_cause(failure)
+        raise failure
 
 
 def _bracketed(host: str) -> str:

@@ -27,6 +27,7 @@ from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
 from meshnode.node.publisher import Publisher
 from meshnode.seams import Seams
+from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
 from meshnode.serve.local import Bench
 from meshnode.state.store import Store
 from meshnode.terms import Candidate
@@ -69,6 +70,7 @@ class Presence:
         self.addresses: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._link_came = trio.Event()
+        self._fetching: dict[bytes, None] = {}
         identity, seams = world.identity, world.seams
         self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify)
         self.book = self.members.book
@@ -123,7 +125,7 @@ class Presence:
             task_status.started()
 
     async def _recall_certificates(self) -> None:
-        """Put this node's chain in the book and, at an issuer, all that it has signed; it spreads them from here."""
+        """Put this node's chain in the book and, at an issuer, all that it has signed, to be spread."""
         now, wall_ms = trio.current_time(), self._world.seams.now_ms()
         issuer = self.mesh.role == ROLE_ISSUER
         self.book.merge(reversed(self.mesh.chain), now=now, wall_ms=wall_ms, in_order=issuer)
@@ -216,11 +218,17 @@ class Presence:
         return peer.ad.static_key if peer is not None and peer.ad is not None else None
 
     async def _find(self, key: bytes) -> JoinLink | None:
-        """A link to the member with this key, over relays if need be."""
-        peer = next((peer for peer in self.view().values() if peer.key == key), None)
-        if peer is None or peer.route is None:
-            return next((link for link in self._member_links() if link.key == key), None)
-        return await self.circuits.reach(peer.route.path)
+        """A link to the member with this key, over relays if need be; news of the way may take a moment."""
+        with trio.move_on_after(NEWS_S):
+            while True:
+                for link in self._member_links():
+                    if link.key == key:
+                        return link
+                for peer in self.view().values():
+                    if peer.key == key and peer.route is not None:
+                        return await self.circuits.reach(peer.route.path)
+                await trio.sleep(LOOK_EVERY_S)
+        return None
 
     def _on_merged(self, merged: Merged, sender: NodeId) -> None:
         """A record of someone whose certificate never came: ask whoever passed it on for the certificate."""
@@ -231,7 +239,9 @@ class Presence:
         }
         link = self.switch.direct(sender)
         if self._nursery is not None and link is not None:
-            for record in list(strangers.values())[:STRANGERS_AT_ONCE]:
+            new = [record for record in strangers.values() if record.owner not in self._fetching]
+            for record in new[: STRANGERS_AT_ONCE - len(self._fetching)]:
+                self._fetching[record.owner] = None
                 self._nursery.start_soon(self._fetch_certificates, link, record)
 
     async def _fetch_certificates(self, link: Link, record: Record) -> None:
@@ -239,6 +249,8 @@ class Presence:
             got = await link.request(RecordGet(record.owner, record.type, record.name))
         except MeshError:
             return  # the next round of gossip brings the record, and this question, again
+        finally:
+            del self._fetching[record.owner]
         if isinstance(got, RecordGot):
             self._learn(tuple(reversed(got.records)))
 
@@ -280,20 +292,21 @@ class Presence:
         return next(iter(self.switch.last_failures.values()), None)
 
     async def _look_for_peers(self) -> None:
-        """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone."""
-        wished: dict[NodeId, str] = {}
+        """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move."""
+        wished: dict[NodeId, tuple[str, ...]] = {}
         for address in self._world.config.bootstrap:
             self.switch.want((address,))
         for _, address in await self._world.store.addresses():
             self.switch.want((address,))
         while self._world.config.discover:
             view = self.view()
-            for node, address in list(wished.items()):
-                if node not in view:
-                    self.switch.unwant(address)
+            found = {node: peer.ad.addresses for node, peer in view.items() if peer.ad and peer.ad.addresses}
+            for node, addresses in list(wished.items()):
+                if found.get(node) != addresses:  # gone, or at another place
+                    self.switch.unwant(node)
                     del wished[node]
-            for node, peer in view.items():
-                if node not in wished and len(wished) < LINKS_WANTED and peer.ad and peer.ad.addresses:
-                    wished[node] = peer.ad.addresses[0]
-                    self.switch.want(peer.ad.addresses, node)
+            for node, addresses in found.items():
+                if node not in wished and len(wished) < LINKS_WANTED:
+                    wished[node] = addresses
+                    self.switch.want(addresses, node)
             await trio.sleep(LOOK_FOR_PEERS_S)

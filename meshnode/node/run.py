@@ -3,7 +3,7 @@
 It turns what happens into events for whoever watches, and ends everything in order.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -52,10 +52,10 @@ class NodeDoors:
 
 
 async def run_node(config: Config, *, join: str = "", via: str = "", on_event: OnEvent) -> None:
-    """Run a node with its API and control socket until cancelled; `join` is a ticket or an open mesh's address.
+    """Run a node with its doors until cancelled; `join` is a ticket or an open mesh's address.
 
-    Events are `{"event": "api" | "mesh" | "ticket" | "joined" | "progress" | "loading" | "ready" | "error", …}`.
-    Raises ConfigInvalid, HomeUnusable, HomeInUse, PortInUse.
+    Events are `{"event": …}`: api, mesh, ticket, joined, progress, loading, ready and error. Raises
+    ConfigInvalid, HomeUnusable, HomeInUse, PortInUse, or why the mesh could not be joined.
     """
     async with open_node(config) as node, _api(node) as url, trio.open_nursery() as nursery:
         on_event({"event": "api", "url": url})
@@ -79,16 +79,20 @@ async def _api(node: Node) -> AsyncIterator[str]:
     serve = partial(
         server.serve, application, host=node.config.api_host, port=node.config.api_port, shutdown=shutdown
     )
-    with trio.CancelScope() as shielded:
-        async with trio.open_nursery() as nursery:
-            node.api_url = await nursery.start(serve)
-            shielded.shield = True
-            try:
-                with trio.CancelScope() as body:
-                    body.shield = False
-                    yield node.api_url
-            finally:
-                shutdown.set()
+    async with trio.open_nursery() as nursery:
+        try:
+            node.api_url = await nursery.start(_shielded, serve)
+            yield node.api_url
+        finally:
+            shutdown.set()
+
+
+async def _shielded(
+    serve: Callable[..., Awaitable[None]], task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve on through a cancellation: only the shutdown event ends it, and it sees that within a moment."""
+    with trio.CancelScope(shield=True):
+        await serve(task_status=task_status)
 
 
 def verbs_of(node: Node) -> dict[str, Verb]:

@@ -45,15 +45,15 @@ class Chooser:
     async def __call__(self, job: Job) -> tuple[Candidate, ...]:
         """The candidates for a job, best first; raises ModelNotFound, NoCandidate or Busy.
 
-        While a model of this node loads and nobody else can serve, waiting for it beats refusing.
+        While the model may be loading here and nobody else can serve, waiting for it beats refusing.
         """
-        plan = self.plan(job)
-        if not plan.choices and self._bench.loading and job.wish.place is not Place.MESH:
+        plan, wanted = self.plan(job), parse_model(job.wish.model)
+        if not plan.choices and job.wish.place is not Place.LOCAL:
+            await self._look_up(wanted.family)
+            plan = await self._plan_with_patience(job)
+        if not plan.choices and job.wish.place is not Place.MESH and self._bench.may_bring(wanted):
             await self._bench.settled()
             plan = self.plan(job)
-        if not plan.choices and job.wish.place is not Place.LOCAL:
-            await self._look_up(parse_model(job.wish.model).family)
-            plan = await self._plan_with_patience(job)
         if not plan.choices:
             raise plan.refusal()
         return tuple(choice.candidate for choice in plan.choices)

@@ -42,6 +42,11 @@ class Inbound:
                 await send_failure(stream, error)
             except StreamLost as error:
                 log.info("asker left", origin=link.name, code=error.code.name)
+            except Exception:  # whatever goes wrong with one ask must not end the link that others use too
+                log.exception("ask broke", origin=link.name)
+                await send_failure(
+                    stream, MeshError("Something went wrong inside the node that served this.")
+                )
             nursery.cancel_scope.cancel()
 
     async def _run(self, stream: Stream, job: Job) -> None:

@@ -7,16 +7,18 @@ import trio
 
 from meshnode.engine.base import Engine, EngineState
 from meshnode.errors import Busy, EngineFailed
+from meshnode.routing.policy import ModelWish, parse_model
 from meshnode.terms import Emitted, Job
 
 QUEUE_PER_SLOT = 4  # runs accepted for each slot before a newcomer is told to come back later
 
 
 class Bench:
-    """This node's engines, with a way to wait for one that loads."""
+    """This node's engines, with a way to wait for one that loads; `expected` names the model it will have."""
 
-    def __init__(self, engines: tuple[Engine, ...]) -> None:
+    def __init__(self, engines: tuple[Engine, ...], expected: str = "") -> None:
         self.engines = engines
+        self._expected = expected
         self._changed = trio.Event()
         for engine in engines:
             engine.watch(self._on_change)
@@ -29,6 +31,11 @@ class Bench:
     def loading(self) -> bool:
         """Whether an engine may yet become ready."""
         return any(engine.state is EngineState.LOADING for engine in self.engines)
+
+    def may_bring(self, wanted: ModelWish) -> bool:
+        """Whether an engine that is loading may turn out to run the model; not always can that be told."""
+        told = self._expected and "/" not in self._expected and wanted.family
+        return self.loading and (not told or wanted.family == parse_model(self._expected).family)
 
     async def settled(self) -> None:
         """Wait until no engine is loading."""

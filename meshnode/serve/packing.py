@@ -32,6 +32,8 @@ def unpack_job(packed: bytes) -> Job:
     try:
         fields: Any = msgpack.unpackb(
             packed,
+            use_list=False,
+            object_pairs_hook=_Maps(),
             max_array_len=TURNS_MAX,
             max_map_len=64,
             max_str_len=PROMPT_MAX,
@@ -39,9 +41,23 @@ def unpack_job(packed: bytes) -> Job:
             max_ext_len=0,
             strict_map_key=False,
         )
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise RemoteWireError(f"an Ask holds no job: {error}") from error
     return unpack_fields(Job, fields)
+
+
+class _Maps:
+    """Makes the maps of one job, and refuses more than a job has: an empty one is 1 byte, and 64 in memory."""
+
+    def __init__(self) -> None:
+        self._left = TURNS_MAX + 8
+
+    def __call__(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        """One map."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many maps")
+        return dict(pairs)
 
 
 def error_from(code: str, message: str, hint: str, param: str, retry_after_s: float | None) -> MeshError:

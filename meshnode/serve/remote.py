@@ -1,7 +1,7 @@
 """The remote step: a job sent over a link, direct or a sealed circuit through relays; pieces come back."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import trio
 
@@ -10,7 +10,10 @@ from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.packing import error_from, pack_job
 from meshnode.terms import Emitted, End, FinishReason, Job, Piece, Progress, Usage
 from meshwire import messages
+from meshwire.limits import RESPONSE_MAX
 from meshwire.messages import Message, ResetCode
+
+_REASONS = frozenset(FinishReason)  # a newer node may know more
 
 
 @asynccontextmanager
@@ -24,7 +27,8 @@ async def run_on_link(link: Link, job: Job) -> AsyncIterator[AsyncIterator[Emitt
     stream = await _open(link, job)
     try:
         await _send_ask(stream, packed)
-        yield _emitted(stream)
+        async with aclosing(_emitted(stream)) as emitted:
+            yield emitted
     finally:
         stream.reset(ResetCode.CANCEL)  # does nothing once both ends are done
 
@@ -43,9 +47,9 @@ async def _send_ask(stream: Stream, packed: bytes) -> None:
         raise lost(error) from error
 
 
-async def _emitted(stream: Stream) -> AsyncIterator[Emitted]:
+async def _emitted(stream: Stream) -> AsyncGenerator[Emitted, None]:
     """What the other end emits, numbered without a gap; a stream that just stops is an answer cut short."""
-    next_index = 0
+    next_index = characters = 0
     while True:
         try:
             message = await stream.receive_message()
@@ -58,6 +62,9 @@ async def _emitted(stream: Stream) -> AsyncIterator[Emitted]:
             if emitted.first_index != next_index:
                 raise Interrupted(f"Token {next_index} of the answer is missing or came twice.")
             next_index += len(emitted.ids)
+            characters += len(emitted.text)
+        if characters > RESPONSE_MAX:
+            raise Interrupted(f"The answer is longer than {RESPONSE_MAX} characters.")
         yield emitted
         if isinstance(emitted, End):
             return
@@ -71,7 +78,8 @@ def read(message: Message) -> Emitted:
         case messages.Progress(done, total):
             return Progress(done, total)
         case messages.End(reason, prompt, completion, cached):
-            return End(FinishReason(reason), Usage(prompt, completion, cached))
+            known = FinishReason(reason) if reason in _REASONS else FinishReason.STOP
+            return End(known, Usage(prompt, completion, cached))
         case messages.Fail(code, text, hint, retry_after_s, param):
             raise error_from(code, text, hint, param, retry_after_s)
     raise Interrupted(

@@ -1,10 +1,15 @@
 """What a request asks for: which model, how good, how private, where. It does not know who can give it."""
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from meshnode.terms.privacy import Privacy
+
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Labels = Annotated[tuple[str, ...], Meta(max_length=16)]
 
 
 class Place(StrEnum):
@@ -24,10 +29,10 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str = ""
-    min_tier: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 256
+    min_tier: Annotated[int, Meta(ge=0, le=6)] = 0
+    prompt_tokens: Count = 0
+    output_tokens: Count = 256
     privacy: Privacy = Privacy.PRIVATE
     place: Place = Place.PREFER_LOCAL
-    features: tuple[str, ...] = ()
-    residency: tuple[str, ...] = ()
+    features: Labels = ()
+    residency: Labels = ()

@@ -1,6 +1,7 @@
 """Real nodes as processes of their own on this machine, for tests and demonstrations: started, asked, killed.
 
-A process is `meshnode up --json`; what it prints is read as events, what it logs goes to a file in its home.
+A process is `meshnode up --json`, or another program that takes the same options and prints the same events;
+what it logs goes to a file in its home.
 """
 
 import signal
@@ -15,9 +16,10 @@ import msgspec
 import trio
 
 from meshnode.cli import client
-from meshnode.errors import MeshError, from_code
+from meshnode.errors import EngineFailed, MeshError, from_code
 from meshnode.observe.snapshot import Snapshot
 
+UP = ("-m", "meshnode.cli.main", "up", "--json")
 STOP_WITHIN_S = 8.0
 LOG_FILE = "node.stderr"
 LOOK_EVERY_S = 0.05
@@ -89,6 +91,14 @@ class NodeProcess:
             await trio.sleep(LOOK_EVERY_S)
         return snapshot
 
+    async def until_ready(self) -> Snapshot:
+        """Its snapshot once its engine serves; raises the node's error if the engine gives up."""
+        await self.event("mesh")
+        seen = await self.until(lambda seen: seen.state in ("ready", "failed"))
+        if seen.state == "failed":
+            raise EngineFailed(seen.engine.detail)
+        return seen
+
     def kill(self) -> None:
         """SIGKILL: no goodbye."""
         self.process.kill()
@@ -101,12 +111,15 @@ class NodeProcess:
 
 @asynccontextmanager
 async def node_process(
-    home: Path, arguments: Sequence[str] = (), *, verb: Sequence[str] = ("up",), env: dict[str, str] | None = None
+    home: Path, arguments: Sequence[str] = (), *, program: Sequence[str] = UP, env: dict[str, str] | None = None
 ) -> AsyncIterator[NodeProcess]:
-    """A node running from `home` on free loopback ports, stopped at the end of the context."""
+    """A node running from `home` on free loopback ports, stopped at the end of the context.
+
+    `program` is what Python is told to run; `arguments` come after the ports and so can set others.
+    """
     home.mkdir(parents=True, exist_ok=True)
     ports = ("--api-port", "0", "--mesh-port", "0", "--mesh-host", "127.0.0.1")
-    command = [sys.executable, "-m", "meshnode.cli.main", *verb, "--json", "--home", str(home), *ports, *arguments]
+    command = [sys.executable, *program, "--home", str(home), *ports, *arguments]
     with (home / LOG_FILE).open("ab") as log:
         async with trio.open_nursery() as nursery:
             process = await trio.lowlevel.open_process(

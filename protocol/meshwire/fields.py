@@ -112,14 +112,14 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _nested_by_name(cls: type[msgspec.Struct], value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_by_name(cls, item) for item in value]
     return None if value is None else _by_name(cls, value)
 
 
 def _finite(value: Any) -> Any:
     """The value, unless it is or holds a float that no comparison can order."""
-    for number in value if isinstance(value, list) else (value,):
+    for number in value if isinstance(value, list | tuple) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise RemoteWireError("a number is not finite")
     return value

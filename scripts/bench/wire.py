@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(Path(__file__).resolve().parent)]
 
 import trio  # noqa: E402 - the paths come first
-
 from shape import Row, arguments, report, rival_python  # noqa: E402
 
 PAYLOAD = b"x" * 64

@@ -1,4 +1,4 @@
-"""Golden vectors of frames: one of each kind, as bytes, for any other implementation to check itself against."""
+"""Golden vectors of frames: one of each kind, as bytes, for other implementations to check against."""
 
 from typing import Any
 
@@ -46,7 +46,10 @@ INNER: tuple[m.Message, ...] = (
 
 def frame_vectors() -> list[dict[str, Any]]:
     """Every vector: what it is, in words, and its bytes in hexadecimal."""
-    found = [_vector(repr(message), number, Flag.NONE, encode_frame(message, number)) for message, number in NOTICES]
+    found = [
+        _vector(repr(message), number, Flag.NONE, encode_frame(message, number))
+        for message, number in NOTICES
+    ]
     found += [_vector(repr(reply), 9, Flag.REPLY, encode_frame(reply, 9, Flag.REPLY)) for reply in REPLIES]
     error = Flag.REPLY | Flag.ERROR
     found.append(_vector(repr(REFUSAL), 9, error, encode_frame_as(FrameType.DHT_FIND, REFUSAL, 9, error)))
@@ -58,3 +61,20 @@ def frame_vectors() -> list[dict[str, Any]]:
 
 def _vector(what: str, stream: int, flags: int, raw: bytes) -> dict[str, Any]:
     return {"what": what, "stream": stream, "flags": int(flags), "hex": raw.hex()}
+
+
+def type_rows() -> list[str]:
+    """The table of types as specs/frames.md shows it: number, name, the struct and its fields in order."""
+    return [f"| {number.value} | {number.name} | {_structs(number)} |" for number in FrameType]
+
+
+def _structs(number: FrameType) -> str:
+    tables = (("", m.NOTICES), ("reply: ", m.REPLIES), ("", m.INNER))
+    found = [f"{word}`{_signature(table[number])}`" for word, table in tables if number in table]
+    if number is FrameType.DATA:
+        return "bytes"
+    return "<br>".join(found) or "reserved"
+
+
+def _signature(struct: type[m.Message]) -> str:
+    return f"{struct.__name__}({', '.join(struct.__struct_fields__)})"

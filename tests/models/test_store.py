@@ -90,14 +90,15 @@ def test_a_damaged_index_says_what_to_do(tmp_path, cache):
 
 def test_the_index_is_never_half_written(tmp_path, cache, monkeypatch):
     store = ModelStore(tmp_path / "home", cache)
-    store.add("one:1m", cached(cache), "test")
+    digest = cached(cache)
+    store.add("one:1m", digest, "test")
 
     def interrupted(self, target):
         raise OSError("power cut")
 
     monkeypatch.setattr(store_module.Path, "replace", interrupted)
     with pytest.raises(HomeUnusable):
-        store.add("two:1m", cached(cache, b"more"), "test")
+        store.add("two:1m", digest, "test")
     assert [model.name for model in store.models()] == ["one:1m"]
 
 
