@@ -199,8 +199,14 @@ def from_code(code: str, message: str, **facts: object) -> MeshError:
     return error
 
 
-def sole_cause(error: Exception) -> Exception:
+def sole_cause(error: BaseException) -> BaseException:
     """The error inside groups of one, as nested nurseries make them; a real group stays one."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def as_mesh_error(error: BaseException) -> MeshError | None:
+    """The MeshError in `error`, which nurseries may have wrapped in groups; None if it is anything else."""
+    cause = sole_cause(error)
+    return cause if isinstance(cause, MeshError) else None

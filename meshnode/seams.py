@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import psutil
 import trio
+
 from meshwire import records, signing
 
 Rng = random.Random
@@ -43,10 +44,11 @@ def _free_memory_bytes() -> int:
 class Seams:
     """What a node takes from outside itself.
 
-    `verify` checks the signatures of records; `free_memory_bytes` is what the machine has left; `wall` gives unix seconds (the monotonic clock is trio's); `rng` feeds jitter and choices; `entropy(n)`
-    gives n secret bytes; `blocking` runs work that would stall the loop; `relay_tap`, for tests only, sees
-    each frame body that this node relays, after the link's own encryption is off; `seal_circuits`, for tests
-    only, switches the end-to-end encryption off at both ends.
+    `wall` gives unix seconds (the monotonic clock is trio's); `rng` feeds jitter and choices; `entropy(n)`
+    gives n secret bytes; `blocking` runs work that would stall the loop; `verify` checks the signatures of
+    records; `free_memory_bytes` is what the machine has left. For tests only: `relay_tap` sees each payload
+    that this node relays, after the link's own encryption is off, and `seal_circuits` switches the end-to-end
+    encryption off at both ends.
     """
 
     wall: Callable[[], float] = time.time

@@ -17,9 +17,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from meshnode.api.errors import as_mesh_error
 from meshnode.control.verbs import Verb
-from meshnode.errors import BadRequest, HomeUnusable, MeshError
+from meshnode.errors import BadRequest, HomeUnusable, MeshError, as_mesh_error
 from meshnode.observe import log
 
 SOCKET_NAME = "control.sock"

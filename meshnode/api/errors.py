@@ -114,15 +114,6 @@ def header_text(text: str) -> str:
     return safe[:HEADER_CHARACTERS_MAX]
 
 
-def as_mesh_error(error: BaseException) -> MeshError | None:
-    """The MeshError in `error`, which nurseries may have wrapped in groups; None if it is anything else."""
-    if isinstance(error, MeshError):
-        return error
-    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        return as_mesh_error(error.exceptions[0])
-    return None
-
-
 def _advice(error: MeshError, shape: Shape) -> dict[str, str]:
     """What to tell a client about trying again."""
     if error.retry_after_s is not None:

@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from meshnode.api.doors import Doors
-from meshnode.api.errors import as_mesh_error
-from meshnode.errors import Interrupted, MeshError
+from meshnode.errors import Interrupted, MeshError, as_mesh_error
 from meshnode.observe import log
 from meshnode.terms import Answer, Emitted, End, Job
 

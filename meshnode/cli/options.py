@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "bootstrap": str,
     "advertise": str,
 }
+SWITCHES = ("discover", "reachable")
 
 
 def node_options(command: C) -> C:
@@ -40,4 +41,7 @@ def node_options(command: C) -> C:
         command = click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=about)(
             command
         )
+    for name in SWITCHES:
+        about = settings[name].description
+        command = click.option(f"--{name}/--no-{name}", name, default=None, help=about)(command)
     return open_mesh(command)

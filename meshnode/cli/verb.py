@@ -14,10 +14,9 @@ import click
 import trio
 
 from meshnode import config
-from meshnode.api.errors import as_mesh_error
 from meshnode.cli import exits
 from meshnode.cli.render import Screen
-from meshnode.errors import MeshError
+from meshnode.errors import MeshError, as_mesh_error
 
 ALIASES = {"serve": "up"}
 C = TypeVar("C", bound=Callable[..., Any])

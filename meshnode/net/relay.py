@@ -71,7 +71,7 @@ def _unreachable(error: StreamLost | RemoteWireError) -> Unreachable:
     return Unreachable("The circuit through the relay was lost.")
 
 
-class RouteRefused(Exception):  # noqa: N818 - it is a verdict, not a fault of ours
+class RouteRefused(Exception):
     """A circuit that this relay will not carry."""
 
     def __init__(self, code: ResetCode, why: str) -> None:

@@ -10,7 +10,7 @@ from meshwire.errors import LocalWireError, RemoteWireError
 from meshwire.messages import Message, ResetCode
 
 
-class StreamLost(Exception):  # noqa: N818 - it names what happened, and is no fault of the caller's
+class StreamLost(Exception):
     """A stream broke off: it was reset, or its link was lost (`code` is LINK_LOST)."""
 
     def __init__(self, code: ResetCode) -> None:

@@ -5,7 +5,6 @@ This is what a program embeds. Everything here is handed on to the room that kno
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,19 +12,16 @@ import psutil
 import structlog
 import trio
 
-from meshnode import config as settings
 from meshnode.config import Config
 from meshnode.control import join as joining
 from meshnode.control.invite import EXPIRES_DEFAULT_S, invite, reachable_addresses
-from meshnode.errors import ConfigInvalid, MeshError, NotAllowed, Unreachable, sole_cause
-from meshnode.identity import Identity, load_or_create, load_or_create_root
+from meshnode.errors import MeshError, NotAllowed, Unreachable
+from meshnode.identity import Identity, load_or_create_root
 from meshnode.models.pull import OnProgress, PullProgress, pull
 from meshnode.models.store import ModelStore, StoredModel
 from meshnode.net.base import Network
-from meshnode.net.websocket import WebsocketNetwork
 from meshnode.node.asking import job_from
 from meshnode.node.engines import Engines, build_engines, give_model
-from meshnode.node.home import locked_home
 from meshnode.node.presence import Presence, World
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Visitor
@@ -39,7 +35,7 @@ from meshnode.serve.local import Bench
 from meshnode.serve.remote import run_on_link
 from meshnode.serve.running import Running
 from meshnode.serve.walk import Walk
-from meshnode.state.store import Store, open_store
+from meshnode.state.store import Store
 from meshnode.terms import Answer, Candidate, Emitted, Job, Trust, Turn
 from meshnode.trust.certificates import ROLE_ISSUER
 from meshnode.trust.membership import Mesh, found_closed, found_open, new_serial
@@ -337,63 +333,3 @@ def _naming(job: Job, candidate: Candidate) -> Job:
     """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
     wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
     return msgspec.structs.replace(job, wish=wish)
-
-
-@asynccontextmanager
-async def open_node(
-    config: Config | None = None,
-    *,
-    seams: Seams | None = None,
-    network: Network | None = None,
-    listen: str = "",
-    env: Mapping[str, str] | None = None,
-    **flags: Any,
-) -> AsyncIterator[Node]:
-    """A whole node for as long as the context lasts.
-
-    `flags` are the fields of Config (`home`, `model`, `mesh_port`, `engine`, …) when no `config` is given;
-    what is not given comes from `env`, `home/config.toml` and the defaults. `seams`, `network` and `listen`
-    swap the world: the simulator uses them. Raises ConfigInvalid, HomeUnusable, HomeInUse or PortInUse.
-    """
-    if config is not None and flags:
-        raise ConfigInvalid(f"Either a config or its fields can be given, not both ({min(flags)}).")
-    home = flags.pop("home", None)
-    settled = config or settings.load(None if home is None else Path(home), flags, env or {})
-    settled = settings.with_name(settled)
-    world = seams or Seams()
-    with locked_home(settled.home):
-        identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
-        store = await open_store(settled.home, world.blocking)
-        try:
-            async with _living(settled, identity, store, world, network, listen) as node:
-                yield node
-        finally:
-            with trio.CancelScope(shield=True):
-                await store.aclose()
-
-
-@asynccontextmanager
-async def _living(
-    config: Config, identity: Identity, store: Store, seams: Seams, network: Network | None, listen: str
-) -> AsyncIterator[Node]:
-    """The node, alive for as long as the context; an error comes out as it is, not in a group."""
-    failure: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            node = Node(config, identity, store, seams, network or WebsocketNetwork())
-            await nursery.start(
-                node.live, listen or f"ws://{_bracketed(config.mesh_host)}:{config.mesh_port}"
-            )
-            try:
-                yield node
-            except Exception as error:  # noqa: BLE001 - the caller's own; raised below, outside the nursery
-                failure = error
-            nursery.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        raise sole_cause(group) from None
-    if failure is not None:
-        raise failure
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -69,7 +69,7 @@ class Presence:
         self.bound = listen
         self.addresses: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
-        self._link_came = trio.Event()
+        self._news = trio.Event()
         self._fetching: dict[bytes, None] = {}
         identity, seams = world.identity, world.seams
         self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify)
@@ -195,9 +195,13 @@ class Presence:
         self._learn(link.chain)
         self.gossip.opened(link)
         self.dht.opened(link.node)
-        self._link_came.set()
-        self._link_came = trio.Event()
+        self._tell()
         self.publisher.nudge()
+
+    def _tell(self) -> None:
+        """Wake whoever waits for links or records."""
+        self._news.set()
+        self._news = trio.Event()
 
     def _on_down(self, link: Link) -> None:
         self.publisher.nudge()
@@ -232,6 +236,7 @@ class Presence:
 
     def _on_merged(self, merged: Merged, sender: NodeId) -> None:
         """A record of someone whose certificate never came: ask whoever passed it on for the certificate."""
+        self._tell()
         strangers = {
             refusal.record.owner: refusal.record
             for refusal in merged.refused
@@ -283,9 +288,9 @@ class Presence:
         return await self.switch.dial(peer.ad.addresses[0], node)
 
     async def linked(self) -> None:
-        """Wait until there is a link to another member."""
-        while not self._member_links():
-            await self._link_came.wait()
+        """Wait until there is a link to another member, and what it knows of the mesh has come over it."""
+        while not (self._member_links() and self.view()):
+            await self._news.wait()
 
     def last_failure(self) -> MeshError | None:
         """Why a wanted link is not up, if that is known."""

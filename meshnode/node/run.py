@@ -26,10 +26,10 @@ from meshnode.control.verbs import (
     read_arguments,
 )
 from meshnode.engine.base import EngineState
-from meshnode.errors import MeshError
 from meshnode.models.pull import OnProgress, PullProgress
 from meshnode.models.store import StoredModel
-from meshnode.node.node import Node, open_node
+from meshnode.node.node import Node
+from meshnode.node.opening import open_node
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.terms import Job
 
@@ -121,11 +121,7 @@ async def _pull(node: Node, arguments: PullArguments, on_progress: OnProgress) -
 
 
 async def _join(node: Node, target: str, via: str, on_event: OnEvent) -> None:
-    try:
-        await node.join(target, via=via)
-    except MeshError as error:
-        on_event({"event": "error", "code": error.code, "message": error.message, "hint": error.hint})
-        raise
+    await node.join(target, via=via)
     on_event({"event": "joined", "mesh": node.snapshot().mesh.name})
 
 

@@ -4,14 +4,14 @@ import msgspec
 import structlog
 import trio
 
-from meshnode.errors import BadRequest, MeshError, NotAllowed
+from meshnode.errors import BadRequest, MeshError, ModelNotFound, NotAllowed
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.admit import Admission
 from meshnode.serve.choose import ChooseLocal
 from meshnode.serve.local import Bench
 from meshnode.serve.packing import unpack_job
 from meshnode.serve.remote import send_failure, write
-from meshnode.terms import End, Job, Privacy
+from meshnode.terms import End, Job, ModelCard, Privacy
 from meshwire import messages
 from meshwire.errors import RemoteWireError
 from meshwire.messages import ResetCode
@@ -50,13 +50,25 @@ class Inbound:
             nursery.cancel_scope.cancel()
 
     async def _run(self, stream: Stream, job: Job) -> None:
-        card = self._choose_local(job)
         with trio.move_on_after(job.deadline_ms / 1000) as in_time:
+            card = await self._card(job)
             async with self._bench.run(card.digest, job) as pieces:
                 async for emitted in pieces:
                     await stream.send_message(write(emitted), end=isinstance(emitted, End))
         if in_time.cancelled_caught:
             stream.reset(ResetCode.DEADLINE)
+
+    async def _card(self, job: Job) -> ModelCard:
+        """The model of this node that the job means; an engine that restarts, and is still advertised, is
+        waited for.
+        """
+        try:
+            return self._choose_local(job)
+        except ModelNotFound:
+            if not self._bench.loading:
+                raise
+        await self._bench.settled()
+        return self._choose_local(job)
 
 
 async def _read_job(stream: Stream, opening: messages.Open) -> Job:

@@ -14,7 +14,7 @@ class Feature(StrEnum):
     JSON_SCHEMA = "json-schema"
     LOGPROBS = "logprobs"
     EMBEDDINGS = "embeddings"
-    TOKEN_IDS = "token-ids"
+    TOKEN_IDS = "token-ids"  # noqa: S105 - of a language model
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

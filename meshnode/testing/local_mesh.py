@@ -132,8 +132,9 @@ def main(count: int, question: str, options: tuple[str, ...]) -> None:
         trio.run(partial(run, count, question, options, out))
     except* MeshError as group:
         error = sole_cause(group)
+        assert isinstance(error, MeshError)
         out.print(f"error: {error}", markup=False)
-        sys.exit(exit_code(error) if isinstance(error, MeshError) else 1)
+        sys.exit(exit_code(error))
     except* KeyboardInterrupt:
         sys.exit(130)
 

@@ -111,7 +111,11 @@ class NodeProcess:
 
 @asynccontextmanager
 async def node_process(
-    home: Path, arguments: Sequence[str] = (), *, program: Sequence[str] = UP, env: dict[str, str] | None = None
+    home: Path,
+    arguments: Sequence[str] = (),
+    *,
+    program: Sequence[str] = UP,
+    env: dict[str, str] | None = None,
 ) -> AsyncIterator[NodeProcess]:
     """A node running from `home` on free loopback ports, stopped at the end of the context.
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from meshwire import signing
 
 from meshnode.config import Config
 from meshnode.net.memory import SCHEME, MemoryNetwork
 from meshnode.node import Node, open_node
 from meshnode.seams import Seams, inline
 from meshnode.testing.clock import run_virtual
+from meshwire import signing
 
 T = TypeVar("T")
 EPOCH_S = 1_750_000_000.0  # what the nodes' clocks show when a simulation begins
@@ -41,9 +41,7 @@ class Simulation:
 
     def node(self, name: str, **settings: Any) -> AbstractAsyncContextManager[Node]:
         """A node of this name, at mem://name; `settings` are fields of Config. A name keeps its disk."""
-        config = Config(
-            home=self._root / name, name=name, **{"engine": "scripted", "slots": 4, **settings}
-        )
+        config = Config(home=self._root / name, name=name, **{"engine": "scripted", "slots": 4, **settings})
         return open_node(
             config, seams=self._seams(name), network=self.network.place(name), listen=SCHEME + name
         )

@@ -1,4 +1,4 @@
-"""Every bound of the wire, named once and quoted by specs/. Sizes are in bytes, times in the unit that ends the name."""
+"""Every bound of the wire, named once and quoted by specs/. Sizes are in bytes; a unit ends the other names."""
 
 # --- Messages and frames ---
 TRANSPORT_MESSAGE_MAX = 65_535  # one sealed message; the Noise limit

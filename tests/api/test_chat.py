@@ -201,6 +201,7 @@ async def test_shutdown_ends_streams_with_an_error(steps, status):
         await exchange.ended.wait()
     assert exchange.status == status
     assert '"code":"interrupted"' in exchange.text
+    assert "shutting down" in exchange.text
     assert doors.running == 0
 
 

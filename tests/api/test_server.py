@@ -9,19 +9,21 @@ import httpx2
 import openai
 import pytest
 import trio
+from starlette.responses import PlainTextResponse
 
 from meshnode.api import server
 from meshnode.api.app import build
-from meshnode.api.guard import BODY_MAX, DISCARD_MAX
+from meshnode.api.guard import BODY_MAX, DISCARD_MAX, Guard
 from meshnode.errors import Busy, ConfigInvalid, Interrupted, ModelNotFound, PortInUse
 from tests.api.fakes import END, FakeDoors, piece, request_body
 
 
 @asynccontextmanager
-async def serving(doors, shutdown=None):
+async def serving(doors, shutdown=None, application=None):
     shutdown = trio.Event() if shutdown is None else shutdown
     async with trio.open_nursery() as nursery:
-        serve = partial(server.serve, build(doors), host="127.0.0.1", port=0, shutdown=shutdown)
+        application = build(doors) if application is None else application
+        serve = partial(server.serve, application, host="127.0.0.1", port=0, shutdown=shutdown)
         url = await nursery.start(serve)
         with trio.fail_after(20):
             yield url
@@ -150,6 +152,25 @@ async def test_a_huge_body_is_refused_and_its_connection_ends(size):
         await stream.aclose()
         assert size > DISCARD_MAX or answer.startswith(b"HTTP/1.1 413")
         await all_closed(url)
+
+
+async def test_a_body_that_nobody_reads_does_not_keep_its_connection():
+    """Many small parts fill the server's queue to an application that takes its time and reads nothing."""
+
+    async def slow(scope, receive, send):
+        await trio.sleep(0.1)
+        await PlainTextResponse("no", 404)(scope, receive, send)
+
+    head = b"POST /v1/frob HTTP/1.1\r\nHost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with serving(None, application=Guard(slow)) as url:
+        stream = await connect(url)
+        await stream.send_all(head + b"1\r\nx\r\n" * 2000)
+        answer = bytearray()
+        with trio.fail_after(3):
+            while data := await stream.receive_some(65536):
+                answer += data
+        assert answer.startswith(b"HTTP/1.1 404")
+        await stream.aclose()
 
 
 async def all_closed(url):

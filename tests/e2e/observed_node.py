@@ -66,7 +66,10 @@ def tapped_verbs(node: Node, taps: Taps) -> dict[str, Any]:
 async def observe(home: Path, flags: dict[str, Any], seal: bool) -> None:
     taps = Taps()
     seams = Seams(relay_tap=taps.relayed.append, seal_circuits=seal)
-    async with open_node(settings.load(home, flags, os.environ), seams=seams) as node, trio.open_nursery() as nursery:
+    async with (
+        open_node(settings.load(home, flags, os.environ), seams=seams) as node,
+        trio.open_nursery() as nursery,
+    ):
         for engine in node.engines.all:
             taps.tap(engine)
         await nursery.start(control_socket.serve, home, tapped_verbs(node, taps))

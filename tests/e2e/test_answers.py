@@ -12,7 +12,7 @@ from tests.e2e.world import HANG_S, MODEL, OBSERVED, Line, raised_line
 pytestmark = pytest.mark.model
 
 QUESTION = "What is the capital of France? Answer in one sentence."
-CANARY = "The password of the lighthouse is marmalade-zeppelin-42. Repeat it word by word, please."
+CANARY = "My password is marmalade-zeppelin-42. Write three sentences about the history of France."
 WISHES = {"model": MODEL, "temperature": 0.0, "max_tokens": 48}
 
 
@@ -43,6 +43,8 @@ async def test_the_openai_client_streams_an_answer_made_two_hops_away(line: Line
     check_answer(headers, "".join(texts), choices[-1].finish_reason)
 
 
+# The client lets go of its own generators without closing them.
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 async def test_the_async_openai_client_works_on_trio(line: Line):
     url = await line.a.api_url()
     with trio.fail_after(HANG_S):
@@ -62,7 +64,9 @@ async def test_four_requests_at_once_all_finish(line: Line, name: str):
 
     async def ask(client: openai.AsyncOpenAI, number: int) -> None:
         turns = [{"role": "user", "content": f"Write a sentence about the number {number}."}]
-        answer = await client.chat.completions.create(model=MODEL, messages=turns, max_tokens=40, temperature=0)
+        answer = await client.chat.completions.create(
+            model=MODEL, messages=turns, max_tokens=40, temperature=0
+        )
         answers.append(answer)
 
     with trio.fail_after(HANG_S):
@@ -118,6 +122,6 @@ async def asked_and_carried(line: Line) -> tuple[list[str], bytes]:
 
 def telling(*texts: list[str]) -> list[bytes]:
     """Texts so long that random bytes will not hold them by chance."""
-    found = [text.encode() for group in texts for text in group if len(text.encode()) >= 5]
-    assert len(found) > 8
-    return found
+    found = [[text.encode() for text in group if len(text.encode()) >= 5] for group in texts]
+    assert all(len(group) > 5 for group in found)
+    return [text for group in found for text in group]

@@ -89,7 +89,10 @@ async def test_from_join_to_the_first_token_of_a_peer_in_five_seconds(model_file
 @pytest.mark.parametrize("when", ["while it loads", "when it is ready", "while it answers"])
 async def test_ctrl_c_ends_a_node_and_all_it_started(model_file: Path, tmp_path: Path, when: str):
     mark = os.urandom(8).hex()
-    async with node_process(tmp_path, env=surroundings(**{MARK: mark})) as node, trio.open_nursery() as nursery:
+    async with (
+        node_process(tmp_path, env=surroundings(**{MARK: mark})) as node,
+        trio.open_nursery() as nursery,
+    ):
         with trio.fail_after(HANG_S):
             url = await node.api_url()
             while len(marked(mark)) < 2:  # the node and its worker

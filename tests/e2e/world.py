@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import h11
 import httpx2
 import msgspec
 import psutil
@@ -183,23 +184,44 @@ def completion(prompt: str, **more: Any) -> dict[str, Any]:
 
 
 class Events:
-    """The server-sent events of one streamed answer, as they come."""
+    """The server-sent events of one streamed answer, as they come, read from the socket by h11 alone."""
 
-    def __init__(self, lines: AsyncIterator[str]) -> None:
-        self._lines = lines
+    def __init__(self, socket: trio.SocketStream) -> None:
+        self._socket = socket
+        self._http = h11.Connection(h11.CLIENT)
+        self._waiting = b""
 
-    async def rest(self) -> list[Any]:
-        """All that are left, decoded; `[DONE]` stays text."""
-        return [event async for event in self]
+    async def ask(self, host: str, body: dict[str, Any]) -> None:
+        """Send the request and take the head of the answer."""
+        content = msgspec.json.encode(body)
+        headers = {"host": host, "content-type": "application/json", "content-length": str(len(content))}
+        request = h11.Request(method="POST", target="/v1/chat/completions", headers=list(headers.items()))
+        for part in (request, h11.Data(content), h11.EndOfMessage()):
+            await self._socket.send_all(self._http.send(part))
+        head = await self._next()
+        assert isinstance(head, h11.Response)
+        assert head.status_code == 200, await self._next()
+
+    async def _next(self) -> Any:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._socket.receive_some())
+        return event
 
     def __aiter__(self) -> "Events":
         return self
 
     async def __anext__(self) -> Any:
-        while not (line := await anext(self._lines)).startswith("data: "):
-            pass
-        event = line.removeprefix("data: ")
-        return event if event == "[DONE]" else msgspec.json.decode(event)
+        while b"\n\n" not in self._waiting:
+            part = await self._next()
+            if isinstance(part, h11.EndOfMessage):
+                assert self._waiting == b""
+                raise StopAsyncIteration
+            self._waiting += part.data
+        block, _, self._waiting = self._waiting.partition(b"\n\n")
+        if block.startswith(b":"):  # a comment that keeps the connection alive
+            return await anext(self)
+        event = block.removeprefix(b"data: ")
+        return event.decode() if event == b"[DONE]" else msgspec.json.decode(event)
 
     async def texts(self, count: int) -> None:
         """Wait for the first pieces of the answer."""
@@ -208,16 +230,20 @@ class Events:
             if not count:
                 return
 
+    async def rest(self) -> list[Any]:
+        """All that are left, decoded; `[DONE]` stays text."""
+        return [event async for event in self]
+
 
 @asynccontextmanager
 async def streamed(url: str, body: dict[str, Any]) -> AsyncIterator[Events]:
     """A streamed answer of the API; leaving disconnects."""
-    async with (
-        httpx2.AsyncClient(timeout=HANG_S, trust_env=False) as client,
-        client.stream("POST", f"{url}/v1/chat/completions", json=body) as response,
-    ):
-        assert response.status_code == 200, await response.aread()
-        yield Events(aiter(response.aiter_lines()))
+    host = url.removeprefix("http://")
+    name, _, port = host.rpartition(":")
+    async with await trio.open_tcp_stream(name, int(port)) as stream:
+        events = Events(stream)
+        await events.ask(host, body)
+        yield events
 
 
 async def posted(url: str, body: bytes) -> tuple[int, dict[str, Any]]:

@@ -86,7 +86,7 @@ class Stage:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something has come about."""
-    while not condition():  # noqa: ASYNC110 - what is waited for raises no event
+    while not condition():
         await trio.sleep(0.01)
 
 

@@ -124,17 +124,24 @@ def test_a_write_that_stalls_kills_the_link() -> None:
 
 
 def test_a_caller_that_leaves_a_stalled_write_leaves_no_half_message() -> None:
+    """The caller itself is in the middle of the write when it is cancelled."""
+
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
         stage.memory.cut("a", "b", one_way=True)
+
+        async def heal_later() -> None:
+            await trio.sleep(limits.WRITE_STALL_S / 2)
+            stage.memory.heal("a", "b")
+
         async with trio.open_nursery() as nursery:
-            for _ in range(BUFFER_BYTES // limits.STREAM_CREDIT + 2):
-                stream = await near.open(Open("ask"))
-                nursery.start_soon(stream.send, bytes(30_000))
-                nursery.start_soon(stream.send, bytes(30_000))
-            await trio.sleep(0.5)
-            nursery.cancel_scope.cancel()
-        stage.memory.heal("a", "b")
+            nursery.start_soon(heal_later)
+            with trio.move_on_after(0.1) as impatience:
+                for _ in range(BUFFER_BYTES // limits.STREAM_CREDIT + 4):
+                    stream = await near.open(Open("ask"))
+                    await stream.send(bytes(30_000))
+                    await stream.send(bytes(30_000))
+        assert impatience.cancel_called
         assert await near.request(m.DhtPing()) == m.DhtPong()
 
     give("memory", play)

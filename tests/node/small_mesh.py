@@ -25,13 +25,14 @@ class World:
     def __init__(self, homes: Path) -> None:
         self.homes = homes
         self.network = MemoryNetwork(random.Random(1), (0.005, 0.02))
+        self.ahead_s = 0.0  # how far every wall clock has been set forward
         self._lives = 0
 
     def seams(self, **changes: Any) -> Seams:
         self._lives += 1
         rng = random.Random(self._lives)
         facts: dict[str, Any] = {
-            "wall": lambda: WALL_S + trio.current_time(),
+            "wall": lambda: WALL_S + self.ahead_s + trio.current_time(),
             "rng": rng,
             "entropy": rng.randbytes,
             "blocking": inline,
@@ -40,13 +41,17 @@ class World:
         return Seams(**(facts | changes))
 
     def node(
-        self, name: str, seams: dict[str, Any] | None = None, **settings: Any
+        self, name: str, seams: dict[str, Any] | None = None, *, place: str = "", **settings: Any
     ) -> AbstractAsyncContextManager[Node]:
-        """A node without a model that dials nobody by itself, unless `settings` say otherwise."""
+        """A node without a model that dials nobody by itself, unless `settings` say otherwise.
+
+        It is at `mem://place`, which is its name unless it has moved.
+        """
         given = {"name": name, "engine": "none", "model": MODEL, "discover": False} | settings
         config = Config(home=self.homes / name, **given)
-        place = self.network.place(name)
-        return open_node(config, seams=self.seams(**seams or {}), network=place, listen=f"mem://{name}")
+        at = place or name
+        network = self.network.place(at)
+        return open_node(config, seams=self.seams(**seams or {}), network=network, listen=f"mem://{at}")
 
     async def line(
         self, stack: AsyncExitStack, seams: dict[str, Any] | None = None
@@ -57,6 +62,7 @@ class World:
         c = await stack.enter_async_context(self.node("c", seams, engine="scripted"))
         await b.join(await a.invite())
         await c.join(await a.invite(), via="mem://b")
+        await until(a.models)
         return a, b, c
 
 
@@ -72,6 +78,8 @@ async def text_of(running: Running) -> str:
 
 async def until(holds: Any, within_s: float = 30.0) -> None:
     """Wait in virtual time until `holds()`."""
-    with trio.fail_after(within_s):
-        while not holds():
-            await trio.sleep(0.05)
+    for _ in range(int(within_s / 0.05)):
+        if holds():
+            return
+        await trio.sleep(0.05)
+    assert holds(), f"not within {within_s} s"

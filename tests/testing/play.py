@@ -1,4 +1,4 @@
-"""A play for three whole nodes: they join, one without a model asks, a link is cut and healed. Prints the trace's digest."""
+"""A play for three whole nodes: they join, one without a model asks, a link is cut and healed."""
 
 import sys
 

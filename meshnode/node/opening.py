@@ -1,0 +1,83 @@
+"""Opening a node: its settings, its home, its keys and its store, and then its life around the caller's."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from meshnode import config as settings
+from meshnode.config import Config
+from meshnode.errors import ConfigInvalid, sole_cause
+from meshnode.identity import Identity, load_or_create
+from meshnode.net.base import Network
+from meshnode.net.websocket import WebsocketNetwork
+from meshnode.node.home import locked_home
+from meshnode.node.node import Node
+from meshnode.seams import Seams
+from meshnode.state.store import Store, open_store
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config | None = None,
+    *,
+    seams: Seams | None = None,
+    network: Network | None = None,
+    listen: str = "",
+    env: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> AsyncIterator[Node]:
+    """A whole node for as long as the context lasts.
+
+    `flags` are the fields of Config (`home`, `model`, `mesh_port`, `engine`, …) when no `config` is given;
+    what is not given comes from `env` (the process's own by default), `home/config.toml` and the defaults.
+    `seams`, `network` and `listen` swap the world: the simulator uses them. Raises ConfigInvalid, HomeUnusable,
+    HomeInUse or PortInUse.
+    """
+    if config is not None and flags:
+        raise ConfigInvalid(f"Either a config or its fields can be given, not both ({min(flags)}).")
+    home = flags.pop("home", None)
+    settled = config or settings.load(
+        None if home is None else Path(home), flags, os.environ if env is None else env
+    )
+    settled = settings.with_name(settled)
+    world = seams or Seams()
+    with locked_home(settled.home):
+        identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
+        store = await open_store(settled.home, world.blocking)
+        try:
+            async with _living(settled, identity, store, world, network, listen) as node:
+                yield node
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.aclose()
+
+
+@asynccontextmanager
+async def _living(
+    config: Config, identity: Identity, store: Store, seams: Seams, network: Network | None, listen: str
+) -> AsyncIterator[Node]:
+    """The node, alive for as long as the context; an error comes out as it is, not in a group."""
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            node = Node(config, identity, store, seams, network or WebsocketNetwork())
+            await nursery.start(
+                node.live, listen or f"ws://{_bracketed(config.mesh_host)}:{config.mesh_port}"
+            )
+            try:
+                yield node
+            except Exception as error:  # noqa: BLE001 - the caller's own; raised below, outside the nursery
+                failure = error
+            nursery.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        raise sole_cause(group) from None
+    if failure is not None:
+        raise failure
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
