@@ -60,6 +60,19 @@ class Guarded(Protocol):
         ...
 
 
+@runtime_checkable
+class Prompt(Protocol):
+    """A transport that can often send without waiting, which spares the sender a cancel scope and a turn."""
+
+    def send_now(self, message: bytes) -> bool:
+        """Send a message without waiting; False if some of it has to wait, for `send_rest`. Order is kept."""
+        ...
+
+    async def send_rest(self) -> None:
+        """Send what had to wait; raises Unreachable, also for what went wrong in `send_now`."""
+        ...
+
+
 Accept = Callable[[Transport], Awaitable[None]]
 
 

@@ -138,7 +138,7 @@ class Circuits:
         log.info("circuit up", peer=link.name, links=link.path_links)
         try:
             await link.run(self._on_circuit_request, self._on_circuit_stream, _no_notices)
-        except Exception:  # a fault of ours costs this circuit, and nothing else
+        except* Exception:  # a fault of ours costs this circuit, and nothing else
             log.exception("circuit broke", peer=link.name)
         log.info("circuit down", peer=link.name, why=str(link.error))
 

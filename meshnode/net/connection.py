@@ -5,6 +5,7 @@ what a hostile peer breaks in the hands of whoever reads, and makes room to refu
 fragmented messages, which the library would collect in a list, and the bodies of rejections.
 """
 
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -54,6 +55,7 @@ class Connection(WebSocketConnection):
         self.heard = False  # whether anything at all has come
         self._arrived: deque[bytes] = deque()
         self._partial = bytearray()
+        self._rest = bytearray()  # framed, but not written yet
         self._pulling = False
         self._drained = False  # whether the last read took all there was
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
@@ -164,16 +166,35 @@ class Connection(WebSocketConnection):
         raise ConnectionRejected(event.status_code, tuple(event.headers), body=None)
 
     async def _send(self, event: events.Event) -> None:
-        """As inherited, but a lock that is free is taken without a turn of the scheduler before the write."""
-        message = self._wsproto.send(event)
+        """As inherited, but behind what `send_now` has left."""
+        self._rest += self._wsproto.send(event)
+        await self.send_rest()
+
+    def send_now(self, message: bytes) -> bool:
+        """Write a message as far as the socket takes it; whether that was all. Raises ConnectionClosed."""
+        if self._close_reason is not None:
+            raise ConnectionClosed(self._close_reason)
+        self._rest += self._wsproto.send(events.BytesMessage(data=message))
+        if self._socket is None or self._stream_lock.locked():
+            return False
         try:
-            self._stream_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._stream_lock.acquire()
+            written = os.write(self._socket.fileno(), self._rest)
+        except OSError:  # full, which only means waiting, or broken, which `send_rest` will find out
+            return False
+        del self._rest[:written]
+        return not self._rest
+
+    async def send_rest(self) -> None:
+        """Write what is left; raises ConnectionClosed. Whoever cancels this has to close the connection."""
+        async with self._stream_lock:
+            await self._write_rest()
+
+    async def _write_rest(self) -> None:
         try:
-            await self._stream.send_all(message)
+            while self._rest:
+                rest = bytes(self._rest)
+                self._rest.clear()
+                await self._stream.send_all(rest)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self._abort_web_socket()
             raise ConnectionClosed(self._close_reason) from None
-        finally:
-            self._stream_lock.release()

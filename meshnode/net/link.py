@@ -1,8 +1,6 @@
 """A link: one authenticated session over one transport, with requests and streams. It decides nothing.
 
-Whoever sends on an idle link writes at once; what others send meanwhile goes out together in the next
-message. Writing is shielded, so that a caller that leaves never leaves half a message behind, and bounded, so
-that a stalled link dies. The reader only queues: it never waits for a consumer, and never writes.
+The reader only queues: it never waits for a consumer, and never writes itself.
 """
 
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from meshnode.net.closing import code_of, error_from, error_of
 from meshnode.net.inbox import Inbox, OnNotice, OnRequest, OnStream
 from meshnode.net.pulse import Pulse
 from meshnode.net.stream import Stream, StreamLost
+from meshnode.net.writer import Writer
 from meshwire import events, limits
 from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.ids import NodeId, to_text
@@ -24,7 +23,6 @@ from meshwire.states import SessionState
 
 __all__ = ["Link", "Stream", "StreamLost", "establish"]
 
-YIELD_BYTES = 16 * 1024
 
 Judge = Callable[[events.Introduced], bool]
 
@@ -58,8 +56,7 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._replies: dict[int, _Pending] = {}
         self._asking = trio.CapacityLimiter(limits.PENDING_REQUESTS)
-        self._write_lock = trio.Lock()
-        self._wake = trio.lowlevel.ParkingLot()
+        self._writer = Writer(transport, session, self._lose)
         self._closed = trio.Event()
         self._pulse = Pulse(trio.current_time())
         self._scope = trio.CancelScope()
@@ -156,41 +153,13 @@ class Link:
         self.session.goaway(code, reason)
         self._lose(Unreachable(f"The link to {self.name} was closed."), stop=False)
         with trio.CancelScope(shield=True):
-            async with self._write_lock:
-                await self._write()
+            await self._writer.finish()
             await self._transport.aclose()
         self._scope.cancel()
 
     async def flush(self) -> None:
-        """Write what is queued, unless someone is writing: then it goes along with what is written next.
-
-        Then it yields only once YIELD_BYTES are queued, so that a burst of small frames becomes one message.
-        """
-        if self._write_lock.locked():
-            if self.session.queued_bytes >= YIELD_BYTES:
-                await trio.lowlevel.checkpoint()
-            return
-        self._write_lock.acquire_nowait()
-        try:
-            await self._write()
-        finally:
-            self._write_lock.release()
-        self._wake_writer()  # for what was queued meanwhile
-
-    async def _write(self) -> None:
-        """Write what is queued now, shielded and within WRITE_STALL_S; the link is lost if that fails."""
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + limits.WRITE_STALL_S) as scope:
-            try:
-                for message in self.session.data_to_send():
-                    await self._transport.send(message)
-            except Unreachable as error:
-                self._lose(error)
-        if scope.cancelled_caught:
-            self._lose(Unreachable(f"{self.name} has not taken anything for {limits.WRITE_STALL_S:g} s."))
-
-    def _wake_writer(self) -> None:
-        if self.session.has_output and not self._write_lock.locked():
-            self._wake.unpark_all()
+        """Write what is queued; see `Writer.flush`."""
+        await self._writer.flush()
 
     # --- What streams ask of it ---
 
@@ -209,7 +178,7 @@ class Link:
         """A stream's reader has used a payload."""
         self.session.consumed(stream, payload_bytes)
         self._settle(stream)
-        self._wake_writer()
+        self._writer.wake()
 
     def _settle(self, stream: int) -> None:
         """Forget a stream that ended both ways and was read to its end."""
@@ -220,7 +189,7 @@ class Link:
         """A stream's user gives it up."""
         self.session.reset(stream, code)
         self._streams.pop(stream, None)
-        self._wake_writer()
+        self._writer.wake()
 
     # --- Running ---
 
@@ -233,7 +202,7 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     inbox = Inbox(self, nursery, on_request, on_stream, on_notice)
-                    nursery.start_soon(self._write_queued)
+                    nursery.start_soon(self._writer.run)
                     nursery.start_soon(self._keep_alive)
                     nursery.start_soon(inbox.handle_notices)
                     nursery.start_soon(self._read, inbox)
@@ -250,28 +219,19 @@ class Link:
                 self._pulse.heard(trio.current_time())
                 for event in self.session.receive_data(message):
                     inbox.take(event)
-                self._wake_writer()
+                self._writer.wake()
         except Unreachable as error:
             self._lose(error)
         except RemoteWireError as error:
             self._lose(Unreachable(f"{self.name} broke the protocol: {error}."), stop=False)
-            async with self._write_lock:
-                await self._write()  # the GOAWAY that says why
+            await self._writer.finish()  # the GOAWAY that says why
             self._scope.cancel()
-
-    async def _write_queued(self) -> None:
-        """Write what the reader and the consumers queue."""
-        while True:
-            if not self.session.has_output:
-                await self._wake.park()
-            async with self._write_lock:
-                await self._write()
 
     async def _keep_alive(self) -> None:
         """Ping every PING_S; the link is lost after DEAD_LINK_S of silence."""
         while self.alive and not self._pulse.is_dead(trio.current_time()):
             self.session.ping(self._pulse.ping(trio.current_time()))
-            self._wake_writer()
+            self._writer.wake()
             await trio.sleep_until(self._pulse.next_look(trio.current_time()))
         if self.alive:
             self._lose(Unreachable(f"{self.name} has been silent for {limits.DEAD_LINK_S:g} s."))

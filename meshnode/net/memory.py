@@ -62,7 +62,7 @@ class MemoryNetwork:
     def crash(self, name: str) -> None:
         """Close every connection of a place at once, as when its process dies."""
         self.listeners.pop(name, None)
-        for transport in [transport for transport in self._transports if name in transport.ends]:
+        for transport in [transport for transport in self._transports if transport.ends[0] == name]:
             transport.close()
 
     def is_cut(self, a: str, b: str) -> bool:
@@ -164,6 +164,7 @@ class _Wire:
         self._queued_bytes = 0
         self.lot = trio.lowlevel.ParkingLot()
         self.closed = False
+        self.unread = False  # the reading end has closed
 
     async def put(self, message: bytes) -> None:
         while self._queued_bytes + len(message) > BUFFER_BYTES and not self.closed:
@@ -184,7 +185,7 @@ class _Wire:
         self.lot.unpark_all()
 
     async def get(self) -> bytes:
-        while True:
+        while not self.unread:
             if not self._queue or self._network.is_cut(*self._ends):
                 await self.lot.park()
                 continue
@@ -198,6 +199,7 @@ class _Wire:
             self._queued_bytes -= len(message)
             self.lot.unpark_all()
             return message
+        raise Unreachable("The connection is closed.")
 
 
 class MemoryTransport:
@@ -238,7 +240,7 @@ class MemoryTransport:
         if not self._closed:
             self._closed = True
             self._out.end()
-            self._back.closed = True
+            self._back.closed = self._back.unread = True
             self.wake()
             self._network.forget(self)
 

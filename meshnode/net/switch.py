@@ -21,6 +21,7 @@ from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import LINKS_PER_KEY, LINKS_TOTAL
 from meshwire.messages import KIND_ASK, KIND_CIRCUIT, Message, Open, ResetCode
+from meshwire.seal import PAD_BUCKET
 from meshwire.session import SessionConfig, circuit_prologue, link_prologue
 
 log = structlog.get_logger("meshnode.net.switch")
@@ -85,6 +86,7 @@ class Self:
             chain=self.chain,
             remote_static=remote_static,
             sealed=self.seams.seal_circuits,
+            pad_bucket=PAD_BUCKET,
         )
 
 
@@ -225,7 +227,7 @@ class Switch:
                 self._hooks.on_up(link)
             task_status.started()
             await link.run(self._hooks.on_request, self._on_stream, self._hooks.on_notice)
-        except Exception:  # a fault of ours costs this link, and nothing else
+        except* Exception:  # a fault of ours costs this link, and nothing else
             log.exception("link broke", peer=link.name)
         finally:
             self._forget(link)

@@ -47,6 +47,22 @@ class WebsocketTransport:
         except (ConnectionClosed, ProtocolError) as error:
             raise Unreachable(f"The connection to {self.remote} is closed.") from error
 
+    def send_now(self, message: bytes) -> bool:
+        """As `Prompt.send_now`; what is wrong comes out in `send_rest`."""
+        try:
+            return self._connection.send_now(message)
+        except (ConnectionClosed, ProtocolError):
+            return False
+
+    async def send_rest(self) -> None:
+        """As `Prompt.send_rest`."""
+        try:
+            await self._connection.send_rest()
+        except ConnectionClosed as error:
+            raise Unreachable(f"The connection to {self.remote} is closed.") from error
+        if self._connection.closed is not None:
+            raise Unreachable(f"The connection to {self.remote} is closed.")
+
     async def receive(self) -> bytes:
         """As `Transport.receive`."""
         try:

@@ -10,7 +10,7 @@ from meshwire.codec import Frame, encode_data, encode_frame
 from meshwire.errors import CloseCode, LocalWireError, RemoteWireError
 from meshwire.events import Event, StreamOpened, StreamReceived, StreamReset, StreamWritable
 from meshwire.messages import Flag, Open, Reset, ResetCode, Window
-from meshwire.states import StreamStep
+from meshwire.states import StreamState, StreamStep
 from meshwire.streams import FRAME_COST, Inflow, Outflow, Stream, cost
 
 
@@ -85,9 +85,12 @@ class Multiplex:
 
     def reset(self, number: int, code: ResetCode) -> None:
         """End a stream at once, if it is not over already."""
-        if number in self._streams:
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if stream.state is not StreamState.CLOSED:
             self._put(encode_frame(Reset(code), number))
-            self._drop(self._streams[number])
+        self._drop(stream)
 
     def _give_back(self, amount: int) -> None:
         """Return credit on the connection."""
@@ -96,7 +99,10 @@ class Multiplex:
             self._put(encode_frame(Window(credit)))
 
     def _drop(self, stream: Stream) -> None:
-        stream.step(StreamStep.RESET)
+        if (
+            stream.state is not StreamState.CLOSED
+        ):  # else both halves ended, and only something unread is left
+            stream.step(StreamStep.RESET)
         del self._streams[stream.number]
         self._give_back(stream.held)
 

@@ -40,7 +40,8 @@ from meshwire.messages import (
     ResetCode,
 )
 from meshwire.multiplex import Multiplex
-from meshwire.noise import CipherState, Handshake, Pattern, public_of
+from meshwire.noise import Handshake, Pattern, public_of
+from meshwire.seal import Seal
 from meshwire.signing import Signer
 from meshwire.states import ADMITS, SESSION_MOVES, SessionState, SessionStep, move
 
@@ -76,8 +77,8 @@ class SessionConfig:
     """One side of one session.
 
     `ephemeral_private` must be fresh for each session. `remote_static` is what an IK initiator expects.
-    `chain` holds our raw certificates. With `sealed` off, which is for tests, frames after the handshake
-    travel in the clear.
+    `chain` holds our raw certificates. Plaintexts are padded to multiples of `pad_bucket` bytes, 0 for not at
+    all. With `sealed` off, which is for tests, frames after the handshake travel in the clear.
     """
 
     initiator: bool
@@ -90,6 +91,7 @@ class SessionConfig:
     features: tuple[str, ...] = ()
     remote_static: bytes | None = None
     sealed: bool = True
+    pad_bucket: int = 0
 
 
 class Session:
@@ -115,7 +117,7 @@ class Session:
         self.peer_key = b""
         self.peer_chain: tuple[bytes, ...] = ()
         self.peer_features: tuple[str, ...] = ()
-        self._ciphers: tuple[CipherState, CipherState] | None = None
+        self._sealing: Seal | None = None
         self._ready: list[bytes] = []  # whole messages
         self._frames: list[bytes] = []  # frames to seal
         self._frames_bytes = 0
@@ -194,8 +196,9 @@ class Session:
         )
 
     def _split_if_finished(self) -> None:
-        if self._handshake.finished and self._ciphers is None:
-            self._ciphers = self._handshake.split()
+        if self._handshake.finished and self._sealing is None:
+            config = self._config
+            self._sealing = Seal(self._handshake.split(), bucket=config.pad_bucket, on=config.sealed)
 
     def _step(self, step: SessionStep) -> None:
         self.state = move(SESSION_MOVES, self.state, step)
@@ -259,7 +262,7 @@ class Session:
         """Close the session, telling the other end why if that is possible already. Safe to call twice."""
         if self.state is SessionState.CLOSED:
             return
-        if self._ciphers is not None:
+        if self._sealing is not None:
             self._put(encode_frame(GoAway(code, reason[:REASON_MAX])))
         self._step(SessionStep.CLOSE)
 
@@ -273,9 +276,9 @@ class Session:
         self._frames_bytes += len(frame)
 
     def _seal(self, plaintext: bytes) -> bytes:
-        if self._ciphers is None:
+        if self._sealing is None:
             raise LocalWireError("the handshake is not finished")
-        return self._ciphers[0].encrypt(plaintext) if self._config.sealed else plaintext
+        return self._sealing.close(plaintext)
 
     # --- Streams ---
 
@@ -317,8 +320,8 @@ class Session:
     def receive_data(self, message: bytes) -> list[Event]:
         """What one transport message means; raises RemoteWireError, after which the session is closed."""
         try:
-            if self._ciphers is not None and self.state in _RUNNING:
-                return self._receive_sealed(self._ciphers[1], message)
+            if self._sealing is not None and self.state in _RUNNING:
+                return self._receive_sealed(self._sealing, message)
             return self._receive_handshake(message)
         except RemoteWireError as error:
             self.goaway(error.code, error.code.name.lower())
@@ -344,10 +347,10 @@ class Session:
         self._step(SessionStep.INTRODUCE)
         return Introduced(introduction.key, introduction.chain, introduction.features)
 
-    def _receive_sealed(self, cipher: CipherState, message: bytes) -> list[Event]:
+    def _receive_sealed(self, sealing: Seal, message: bytes) -> list[Event]:
         if len(message) > limits.TRANSPORT_MESSAGE_MAX:
             raise RemoteWireError("a message is too long", CloseCode.TOO_LARGE)
-        frames = decode_frames(cipher.decrypt(message) if self._config.sealed else message)
+        frames = decode_frames(sealing.open(message))
         found: list[Event] = []
         if not self.confirmed and not (frames and frames[0].type == FrameType.GOAWAY):
             self.confirmed = True

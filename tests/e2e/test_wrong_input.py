@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from meshnode import open_node
+from meshnode.errors import EngineFailed
 from meshnode.seams import Seams
 from meshnode.testing.processes import NodeProcess, node_process
 from tests.e2e.world import (
@@ -197,9 +198,8 @@ async def test_a_node_whose_model_file_was_cut_says_so_and_serves_on(model_file:
     os.truncate(blob, 20_000_000)
     env = surroundings(XDG_CACHE_HOME=cache)
     async with node_process(home, ("--model", name), env=env) as node:
-        await node.mesh_address()
-        seen = await node.until(lambda seen: seen.state == "failed")
-        assert "damaged" in seen.engine.detail
+        with pytest.raises(EngineFailed, match="damaged"):
+            await node.until_ready()
         status, error = await posted(await node.api_url(), msgspec.json.encode(completion("Hello.")))
         assert status in (404, 503)
         assert error["message"]

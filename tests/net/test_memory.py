@@ -128,6 +128,7 @@ def test_a_caller_that_leaves_a_stalled_write_leaves_no_half_message() -> None:
 
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
+        await trio.sleep(1)  # the first pings are over: nobody else writes
         stage.memory.cut("a", "b", one_way=True)
 
         async def heal_later() -> None:
@@ -141,7 +142,7 @@ def test_a_caller_that_leaves_a_stalled_write_leaves_no_half_message() -> None:
                     stream = await near.open(Open("ask"))
                     await stream.send(bytes(30_000))
                     await stream.send(bytes(30_000))
-        assert impatience.cancel_called
+        assert impatience.cancelled_caught
         assert await near.request(m.DhtPing()) == m.DhtPong()
 
     give("memory", play)

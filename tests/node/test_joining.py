@@ -127,6 +127,18 @@ async def test_a_node_comes_back_from_its_home_without_a_ticket(world: World) ->
         await until(lambda: a.snapshot().links and b.snapshot().links)
 
 
+async def test_a_node_that_was_away_too_long_comes_back_with_a_new_ticket(world: World) -> None:
+    async with world.node("a") as a:
+        async with world.node("b") as b:
+            await b.join(await a.invite())
+        world.ahead_s = 40 * 24 * 3600.0
+        async with world.node("b") as b:
+            await trio.sleep(5)
+            assert not b.snapshot().links
+            await b.join(await a.invite())
+            assert b.snapshot().links
+
+
 async def test_the_others_dial_a_node_where_it_has_moved_to(world: World) -> None:
     async with world.node("a", discover=True) as a:
         async with world.node("b") as b:

@@ -1,0 +1,94 @@
+"""The writing side of a link: whoever sends on an idle link writes at once, and takes along what others queue.
+
+Waiting for the other end to take a message is shielded, so that a caller that leaves never leaves half of one
+behind, and bounded, so that a stalled link dies. It knows transports and queued frames, not what they mean.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from meshnode.errors import MeshError, Unreachable
+from meshnode.net.base import Prompt, Transport
+from meshwire.limits import WRITE_STALL_S
+from meshwire.session import Session
+
+YIELD_BYTES = 16 * 1024
+
+
+class Writer:
+    """Writes what a session queues. `lose` is told when that fails."""
+
+    def __init__(self, transport: Transport, session: Session, lose: Callable[[MeshError], None]) -> None:
+        self._transport = transport
+        self._prompt = transport if isinstance(transport, Prompt) else None
+        self._session = session
+        self._lose = lose
+        self._lock = trio.Lock()
+        self._idle = trio.lowlevel.ParkingLot()
+
+    async def flush(self) -> None:
+        """Write what is queued, unless someone is writing: then it goes along with what is written next.
+
+        Then it yields only once YIELD_BYTES are queued, so that a burst of small frames becomes one message.
+        """
+        if self._lock.locked():
+            if self._session.queued_bytes >= YIELD_BYTES:
+                await trio.lowlevel.checkpoint()
+            return
+        self._lock.acquire_nowait()
+        try:
+            await self._write()
+        finally:
+            self._lock.release()
+        self.wake()  # for what was queued meanwhile
+
+    def wake(self) -> None:
+        """Something was queued by one who must not wait: let `run` write it, unless someone is writing."""
+        if self._session.has_output and not self._lock.locked():
+            self._idle.unpark_all()
+
+    async def run(self) -> None:
+        """Write what others queue, for as long as the link lives."""
+        while True:
+            if not self._session.has_output:
+                await self._idle.park()
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Write what is queued, after whoever is writing."""
+        async with self._lock:
+            await self._write()
+
+    async def _write(self) -> None:
+        """Write what is queued now. The turn that this takes is when others queue what goes out next."""
+        messages = self._session.data_to_send()
+        if self._prompt is None:
+            await self._wait(messages)
+        elif self._send_now(self._prompt, messages):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self._wait([])
+
+    @staticmethod
+    def _send_now(prompt: Prompt, messages: list[bytes]) -> bool:
+        """Hand all messages over; whether all of them were written."""
+        written = True
+        for message in messages:
+            written = prompt.send_now(message) and written
+        return written
+
+    async def _wait(self, messages: list[bytes]) -> None:
+        """Write these messages, or what a prompt transport could not write at once."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_STALL_S) as scope:
+            try:
+                for message in messages:
+                    await self._transport.send(message)
+                if self._prompt is not None:
+                    await self._prompt.send_rest()
+            except Unreachable as error:
+                self._lose(error)
+        if scope.cancelled_caught:
+            self._lose(
+                Unreachable(f"{self._transport.remote} has not taken anything for {WRITE_STALL_S:g} s.")
+            )

@@ -1,0 +1,151 @@
+"""Who is a member: chains shown on links, certificates in the book, and time passing over both."""
+
+import random
+from typing import Any
+
+import pytest
+
+from meshnode.errors import NotAllowed, WrongMesh
+from meshnode.identity import Identity, create
+from meshnode.mesh.members import KNOWN_MAX, Members
+from meshnode.terms import Trust
+from meshnode.trust.certificates import LABEL_TRUSTED, MEMBER_LIFETIME_MS, issue_member
+from meshnode.trust.membership import Mesh, found_closed, found_open, join_closed
+from meshwire import signing
+from meshwire.records import Record
+from meshwire.signing import Signer
+
+NOW = 1_700_000_000_000
+RNG = random.Random(5)
+ROOT = Signer(RNG.randbytes(32))
+ISSUER, MEMBER, OTHER = (create(RNG.randbytes) for _ in range(3))
+MESH = found_closed(ROOT, ISSUER, name="m", node_name="i", serial=bytes(8), now_ms=NOW)
+
+
+def certificate(identity: Identity, *, signer: Signer = ISSUER.signer, labels: tuple[str, ...] = ()) -> Record:
+    return issue_member(
+        signer,
+        mesh=MESH.id,
+        key=identity.key,
+        name="x",
+        serial=RNG.randbytes(8),
+        seq=NOW + 1,
+        issued_ms=NOW,
+        labels=labels,
+    )
+
+
+CHAIN = (certificate(MEMBER, labels=(LABEL_TRUSTED,)).raw, *MESH.chain)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ms = NOW
+        self.verified = 0
+
+    def verify(self, *given: Any) -> None:
+        self.verified += 1
+        signing.verify(*given)
+
+    def members(self, mesh: Mesh = MESH, own: Identity = ISSUER) -> Members:
+        members = Members(mesh, own.key, lambda: self.now_ms, verify=self.verify)
+        members.book.recalling = False
+        self.verified = 0
+        return members
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def hear(members: Members, *raws: bytes, now_ms: int = NOW) -> None:
+    members.book.merge(raws, now=0.0, wall_ms=now_ms, in_order=False)
+
+
+def test_a_node_is_a_member_of_its_own_mesh(clock: Clock) -> None:
+    assert clock.members().trust(ISSUER.key) is Trust.TRUSTED
+    mesh = join_closed(ROOT.public, CHAIN, MEMBER.key, name="m", now_ms=NOW)
+    members = clock.members(mesh, MEMBER)
+    assert members.is_member(MEMBER.key)
+    assert not members.is_issuer(MEMBER.key)
+
+
+def test_a_chain_shown_on_a_link_makes_a_member(clock: Clock) -> None:
+    members = clock.members()
+    assert not members.is_member(MEMBER.key)
+    assert members.trust(MEMBER.key) is Trust.NONE
+    members.admit(MEMBER.key, CHAIN)
+    assert members.trust(MEMBER.key) is Trust.TRUSTED
+
+
+def test_somebody_elses_chain_makes_nobody_a_member(clock: Clock) -> None:
+    members = clock.members()
+    with pytest.raises(NotAllowed):
+        members.admit(OTHER.key, CHAIN)
+    with pytest.raises(NotAllowed):
+        members.admit(OTHER.key, ())
+    forged = (certificate(OTHER, signer=OTHER.signer).raw, *MESH.chain)
+    with pytest.raises(NotAllowed):
+        members.admit(OTHER.key, forged)
+    root = Signer(bytes(32))
+    foreign = found_closed(root, OTHER, name="f", node_name="o", serial=bytes(8), now_ms=NOW)
+    with pytest.raises(WrongMesh):
+        members.admit(OTHER.key, foreign.chain)
+    assert not members.is_member(OTHER.key)
+
+
+def test_certificates_in_the_book_count_too(clock: Clock) -> None:
+    mesh = join_closed(
+        ROOT.public, (certificate(OTHER).raw, *MESH.chain), OTHER.key, name="m", now_ms=NOW
+    )
+    members = clock.members(mesh, OTHER)
+    hear(members, *MESH.chain, CHAIN[0])
+    assert members.trust(MEMBER.key) is Trust.TRUSTED
+    assert members.is_issuer(ISSUER.key)
+    assert members.is_issuer(ROOT.public)
+    assert not members.is_issuer(OTHER.key)
+
+
+def test_membership_ends_with_the_certificate(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    clock.now_ms = NOW + MEMBER_LIFETIME_MS
+    assert members.is_member(MEMBER.key)
+    clock.now_ms += 11 * 60_000
+    assert not members.is_member(MEMBER.key)
+    with pytest.raises(NotAllowed):
+        members.admit(MEMBER.key, CHAIN)
+
+
+def test_what_was_verified_is_not_verified_again(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    before = clock.verified
+    for _ in range(10):
+        members.admit(MEMBER.key, CHAIN)
+        assert members.is_member(MEMBER.key)
+    clock.now_ms = NOW + MEMBER_LIFETIME_MS + 60_000  # within what clocks may differ by
+    assert members.is_member(MEMBER.key)
+    assert clock.verified == before
+
+
+def test_everybody_is_a_member_of_an_open_mesh_and_nobody_is_trusted(clock: Clock) -> None:
+    members = clock.members(found_open(RNG.randbytes))
+    assert members.trust(OTHER.key) is Trust.MEMBER
+    members.admit(MEMBER.key, ())
+    assert not members.is_issuer(MEMBER.key)
+
+
+def test_what_is_known_is_bounded(clock: Clock) -> None:
+    members = clock.members(found_open(RNG.randbytes))
+    for number in range(KNOWN_MAX + 50):
+        members.admit(number.to_bytes(32, "big"), ())
+    assert len(members._known) == KNOWN_MAX
+
+
+
+def test_a_node_whose_own_certificate_has_expired_still_runs(clock: Clock) -> None:
+    mesh = join_closed(ROOT.public, CHAIN, MEMBER.key, name="m", now_ms=NOW)
+    clock.now_ms = NOW + 2 * MEMBER_LIFETIME_MS
+    assert not clock.members(mesh, MEMBER).is_member(MEMBER.key)
