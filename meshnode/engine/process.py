@@ -229,7 +229,7 @@ class LlamaEngine:
             _log.error("worker talks nonsense", error=str(error))
             child.kill()
         except trio.Cancelled:
-            self._stop_runs("this node's engine is being stopped")
+            self._drop_runs("this node's engine is being stopped")
             raise
         self._stop_runs(CRASHED)
         life.ending = life.ending or await child.last_words()
@@ -278,12 +278,16 @@ class LlamaEngine:
         return threads.most(threads.cores())
 
     def _stop_runs(self, why: str) -> None:
-        """The worker is gone: no card, no runs."""
+        """The worker is gone, and another is to come."""
+        self._drop_runs(why)
+        if self._state is EngineState.READY:
+            self._become(EngineState.LOADING, why)
+
+    def _drop_runs(self, why: str) -> None:
+        """No worker, no card, no runs."""
         self._child = None
         self._cards = ()
         self._runs.fail_all(why)
-        if self._state is EngineState.READY:
-            self._become(EngineState.LOADING, why)
 
     def _become(self, state: EngineState, detail: str = "") -> None:
         if (state, detail) == (self._state, self._detail) and state is not EngineState.READY:

@@ -32,7 +32,9 @@ class Members:
             node_id(own_key), is_member=self.is_member, is_issuer=self.is_issuer, verify=verify
         )
         if mesh.chain:
-            with suppress(MeshError):  # a node whose certificate has expired runs on, to join with a new ticket
+            with suppress(
+                MeshError
+            ):  # a node whose certificate has expired runs on, to join with a new ticket
                 self.admit(own_key, mesh.chain)
 
     def admit(self, key: bytes, chain: tuple[bytes, ...]) -> Standing:

@@ -11,7 +11,7 @@ def port_in_use(host: str, port: int) -> PortInUse:
     who = f" by {holder}" if holder else ""
     return PortInUse(
         f"Port {port} on {host or 'this device'} is taken{who}.",
-        hint="Stop that program, or choose another port.",
+        hint="Stop that program, or choose another port with --mesh-port.",
     )
 
 

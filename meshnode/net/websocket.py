@@ -236,7 +236,7 @@ def _checked(connection: Connection, address: str, hello: Hello) -> Hello:
         agreed = agree(hello, theirs, address)
         if failure is None and connection.subprotocol == SUBPROTOCOL:
             return agreed
-    if failure is None and not connection.handshake_headers:
+    if not connection.heard:
         raise Unreachable(
             f"{address} closed the connection at once.", hint="It may be busy; try again in a minute."
         )

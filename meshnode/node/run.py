@@ -26,11 +26,12 @@ from meshnode.control.verbs import (
     read_arguments,
 )
 from meshnode.engine.base import EngineState
+from meshnode.errors import EngineFailed
 from meshnode.models.pull import OnProgress, PullProgress
 from meshnode.models.store import StoredModel
 from meshnode.node.node import Node
 from meshnode.node.opening import open_node
-from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.observe.snapshot import EngineView, ModelView, Snapshot
 from meshnode.terms import Job
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -126,25 +127,33 @@ async def _join(node: Node, target: str, via: str, on_event: OnEvent) -> None:
 
 
 def _tell_of_engines(node: Node, on_event: OnEvent) -> None:
-    """Events for the model: fetching with its progress, loading, ready with its speed, or failed."""
+    """Events for the model: fetching with its progress, then each step of its life once."""
 
     def fetched(progress: PullProgress) -> None:
         on_event({"event": "progress", **msgspec.structs.asdict(progress)})
 
+    last: list[dict[str, Any]] = []
+
+    def tell() -> None:
+        event = _engine_event(node.snapshot().engine)
+        if last != [event]:
+            last[:] = [event]
+            on_event(event)
+
     node.on_progress = fetched
     for engine in node.engines.all:
-        engine.watch(partial(_tell_of_engine, node, on_event))
-    _tell_of_engine(node, on_event)
+        engine.watch(tell)
+    tell()
 
 
-def _tell_of_engine(node: Node, on_event: OnEvent) -> None:
-    view = node.snapshot().engine
+def _engine_event(view: EngineView) -> dict[str, Any]:
     match view.state:
         case EngineState.LOADING:
-            on_event({"event": "loading", "model": view.model, "detail": view.detail})
-        case EngineState.READY:
-            on_event({"event": "ready", "model": view.model})
+            step = view.detail.partition(":")[0]  # without how far it is
+            return {"event": "loading", "model": view.model, "detail": step}
         case EngineState.FAILED:
-            on_event({"event": "error", "code": "engine_failed", "message": view.detail, "hint": ""})
+            return {"event": "error", "code": EngineFailed.code, "message": view.detail, "hint": ""}
+        case EngineState.READY:
+            return {"event": "ready", "model": view.model}
         case _:
-            on_event({"event": "ready", "model": ""})
+            return {"event": "ready", "model": ""}

@@ -41,7 +41,7 @@ def unpack_job(packed: bytes) -> Job:
             max_ext_len=0,
             strict_map_key=False,
         )
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RemoteWireError(f"an Ask holds no job: {error}") from error
     return unpack_fields(Job, fields)
 

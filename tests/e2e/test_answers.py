@@ -70,10 +70,12 @@ async def test_four_requests_at_once_all_finish(line: Line, name: str):
         answers.append(answer)
 
     with trio.fail_after(HANG_S):
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            async with trio.open_nursery() as nursery:
-                for number in range(4):
-                    nursery.start_soon(ask, client, number)
+        async with (
+            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for number in range(4):
+                nursery.start_soon(ask, client, number)
     assert len(answers) == 4
     for answer in answers:
         assert answer.choices[0].finish_reason in ("stop", "length")

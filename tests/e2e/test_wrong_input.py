@@ -256,8 +256,8 @@ def web_server() -> Iterator[int]:
 
 
 @contextmanager
-def babbler() -> Iterator[int]:
-    """A server that sends noise to whoever connects; gives its port."""
+def babbler(noise: bytes = b"\x80" * 4096) -> Iterator[int]:
+    """A server that sends noise to whoever connects and then closes; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def babble() -> None:
@@ -267,7 +267,7 @@ def babbler() -> Iterator[int]:
                 except OSError:
                     return
                 with connection:
-                    connection.sendall(os.urandom(4096))
+                    connection.sendall(noise)
                     connection.settimeout(1.0)
                     try:
                         connection.recv(65_536)
@@ -283,7 +283,14 @@ def babbler() -> Iterator[int]:
             thread.join()
 
 
-@pytest.mark.parametrize("server", [web_server, babbler])
+@contextmanager
+def babbler_in_lines() -> Iterator[int]:
+    """The same with line ends, which make it look like a head of HTTP that makes no sense."""
+    with babbler(b"\x80\r\n\r\n" * 512) as port:
+        yield port
+
+
+@pytest.mark.parametrize("server", [web_server, babbler, babbler_in_lines])
 async def test_what_is_no_node_is_exit_21(tmp_path: Path, server):
     async with founder(tmp_path / "A") as issuer:
         ticket = await issuer.invite()

@@ -22,7 +22,9 @@ ISSUER, MEMBER, OTHER = (create(RNG.randbytes) for _ in range(3))
 MESH = found_closed(ROOT, ISSUER, name="m", node_name="i", serial=bytes(8), now_ms=NOW)
 
 
-def certificate(identity: Identity, *, signer: Signer = ISSUER.signer, labels: tuple[str, ...] = ()) -> Record:
+def certificate(
+    identity: Identity, *, signer: Signer = ISSUER.signer, labels: tuple[str, ...] = ()
+) -> Record:
     return issue_member(
         signer,
         mesh=MESH.id,
@@ -96,9 +98,7 @@ def test_somebody_elses_chain_makes_nobody_a_member(clock: Clock) -> None:
 
 
 def test_certificates_in_the_book_count_too(clock: Clock) -> None:
-    mesh = join_closed(
-        ROOT.public, (certificate(OTHER).raw, *MESH.chain), OTHER.key, name="m", now_ms=NOW
-    )
+    mesh = join_closed(ROOT.public, (certificate(OTHER).raw, *MESH.chain), OTHER.key, name="m", now_ms=NOW)
     members = clock.members(mesh, OTHER)
     hear(members, *MESH.chain, CHAIN[0])
     assert members.trust(MEMBER.key) is Trust.TRUSTED
@@ -142,7 +142,6 @@ def test_what_is_known_is_bounded(clock: Clock) -> None:
     for number in range(KNOWN_MAX + 50):
         members.admit(number.to_bytes(32, "big"), ())
     assert len(members._known) == KNOWN_MAX
-
 
 
 def test_a_node_whose_own_certificate_has_expired_still_runs(clock: Clock) -> None:

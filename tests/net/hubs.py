@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import trio
@@ -45,10 +46,10 @@ class Hub:
         )
         hooks = Hooks(
             judge=self.judge,
-            on_request=lambda link, message: self.on_request(link, message),
+            on_request=self._late("on_request"),
             on_notice=self.on_notice,
-            on_ask=lambda link, stream, opening: self.on_ask(link, stream, opening),
-            on_circuit=lambda link, stream, opening: self.on_circuit(link, stream, opening),
+            on_ask=self._late("on_ask"),
+            on_circuit=self._late("on_circuit"),
             on_up=self.up.append,
             on_down=self.down.append,
         )
@@ -58,9 +59,17 @@ class Hub:
             self.switch,
             static_key_of=self.static_key_of,
             judge=self.judge,
-            on_ask=lambda link, stream, opening: self.on_ask(link, stream, opening),
-            on_request=lambda link, message: self.on_request(link, message),
+            on_ask=self._late("on_ask"),
+            on_request=self._late("on_request"),
         )
+
+    def _late(self, name: str) -> Any:
+        """The method of this name as it is when it is called."""
+
+        def call(*given: Any) -> Any:
+            return getattr(self, name)(*given)
+
+        return call
 
     def judge(self, _introduced: Introduced) -> bool:
         if isinstance(self.verdict, MeshError):
@@ -121,7 +130,7 @@ class World:
     async def line(self, *names: str, **seams: Any) -> list[Hub]:
         """Hubs, each linked with the next."""
         hubs = [await self.hub(name, **seams) for name in names]
-        for hub, following in zip(hubs, hubs[1:], strict=False):
+        for hub, following in pairwise(hubs):
             await hub.link_to(following)
         await trio.sleep(0.1)
         return hubs

@@ -1,6 +1,7 @@
 """The switch: links by node, bounds, wishes that are kept, and faults that cost one link."""
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 import trio
@@ -137,7 +138,7 @@ async def test_a_wanted_link_is_dialled_again_with_growing_pauses(world: World) 
     a.switch._network.dial = noted  # type: ignore[method-assign, assignment]
     a.switch.want(("mem://b",))
     await trio.sleep(30)
-    pauses = [later - earlier for earlier, later in zip(dialled, dialled[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(dialled)]
     assert pauses[0] < 2 < max(pauses) <= 5.1
     assert 6 <= len(dialled) <= 15
     assert isinstance(a.switch.last_failures["mem://b"], Unreachable)

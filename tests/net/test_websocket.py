@@ -10,11 +10,13 @@ from wsproto.events import BytesMessage, Ping, TextMessage
 from wsproto.utilities import ProtocolError
 
 from meshnode.errors import ConfigInvalid, PortInUse, Unreachable, WrongMesh, WrongProtocol
-from meshnode.net import connection, websocket
+from meshnode.net import connection, websocket, writer
 from meshnode.net.base import Hello, Transport
 from meshnode.net.hello import agree, from_header, to_header
+from meshnode.net.link import Link, StreamLost, establish
 from meshnode.net.websocket import WebsocketNetwork, join_address, split_address
 from meshwire.limits import TRANSPORT_MESSAGE_MAX, UNAUTHENTICATED_PER_ADDRESS
+from meshwire.messages import DhtPing, DhtPong, Open
 from tests.meshwire.pairs import MESH
 from tests.net.stage import HELLO, Stage, give, until
 
@@ -235,6 +237,56 @@ def test_a_goodbye_that_is_not_answered_is_not_waited_for(monkeypatch: pytest.Mo
         transport = await stage.connect()
         with trio.fail_after(1):
             await transport.aclose()
+
+    give("websocket", play)
+
+
+async def fill(link: Link) -> None:
+    """Send on new streams until the socket takes no more, and wait there."""
+    small = trio.socket.SO_SNDBUF
+    link._transport._connection._stream.setsockopt(trio.socket.SOL_SOCKET, small, 8192)  # type: ignore[attr-defined]
+    while True:
+        stream = await link.open(Open("ask"))
+        await stream.send(bytes(30_000))
+        await stream.send(bytes(30_000))
+
+
+def test_a_peer_that_reads_nothing_loses_its_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WRITE_STALL_S", 0.2)
+
+    async def play(stage: Stage) -> None:
+        async def deaf(transport: Transport) -> None:
+            await establish(transport, stage.config("b", initiator=False), lambda _: True)
+            await trio.sleep_forever()
+
+        await stage.listen(accept=deaf)
+        link = await stage.dial()
+        with trio.fail_after(5), pytest.raises((StreamLost, Unreachable)):
+            await fill(link)
+        assert "has not taken anything" in str(link.error)
+
+    give("websocket", play)
+
+
+def test_a_caller_that_leaves_in_the_middle_of_a_write_leaves_a_whole_link() -> None:
+    async def play(stage: Stage) -> None:
+        listen = trio.Event()
+
+        async def late(transport: Transport) -> None:
+            link = await establish(transport, stage.config("b", initiator=False), lambda _: True)
+            await listen.wait()
+            await link.run(stage.on_request, stage.on_stream, stage.on_notice)
+
+        await stage.listen(accept=late)
+        link = await stage.dial()
+        await trio.sleep(0.1)  # the first ping is written: nobody else writes
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fill, link)
+            await trio.sleep(0.2)
+            nursery.cancel_scope.cancel()
+            listen.set()
+        assert link.alive
+        assert await link.request(DhtPing()) == DhtPong()
 
     give("websocket", play)
 

@@ -109,6 +109,7 @@ async def test_an_ask_right_after_joining_finds_the_model(world: World) -> None:
     async with world.node("a", engine="scripted") as a, world.node("b") as b:
         await trio.sleep(2)
         await b.join(await a.invite())
+        assert b.models()
         async with b.ask("hello", model=MODEL, max_tokens=2) as running:
             assert await text_of(running)
 
@@ -144,6 +145,7 @@ async def test_the_others_dial_a_node_where_it_has_moved_to(world: World) -> Non
         async with world.node("b") as b:
             await b.join(await a.invite())
             await until(lambda: a.snapshot().peers)
+            await trio.sleep(3)  # for A to wish for a link to it
         async with world.node("b", place="b2") as b:
             await until(lambda: a.snapshot().links)
             await trio.sleep(3)  # for its new ad to come

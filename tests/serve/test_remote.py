@@ -27,6 +27,7 @@ from meshnode.serve.packing import pack_job, unpack_job
 from meshnode.serve.remote import run_on_link
 from meshnode.terms import Emitted, End, Job, Piece, Privacy, Turn
 from meshwire import messages
+from meshwire.errors import RemoteWireError
 from meshwire.fields import pack_fields
 from meshwire.limits import PROMPT_MAX, RESPONSE_MAX
 from tests.net.hubs import open_world
@@ -91,6 +92,17 @@ async def test_leaving_cancels_at_the_other_end(stage: Stage) -> None:
     await trio.sleep(0.1)
     assert stage.idle
     assert stage.engine.cancelled_jobs == [JOB.id]
+
+
+async def test_leaving_while_waiting_for_a_slot_gives_the_place_back(stage: Stage) -> None:
+    long = msgspec.structs.replace(JOB, turns=(Turn(role="user", content="word " * 1500),))
+    async with run_on_link(stage.link, long):
+        await trio.sleep(0.1)
+        async with run_on_link(stage.link, JOB):
+            await trio.sleep(0.1)
+            assert stage.engine.load.in_flight == 2
+        await trio.sleep(0.1)
+        assert stage.engine.load.in_flight == stage.admission.taken == 1
 
 
 async def test_a_lost_link_frees_the_worker_and_is_told_of(stage: Stage) -> None:
@@ -163,6 +175,7 @@ BOMB = b"\x81\x03" + b"\xdc\x01\x00" + (b"\xdc\x0f\xff" + b"\x80" * 4095) * 255 
         b"",
         b"\xc1",
         b"\x81\x90\x01",  # a list for a key
+        b"\x81\x80\x01",  # a map for a key
         b"\x91" * 2000 + b"\x00",
         BOMB,
         msgpack.packb({1: "x"}),
@@ -202,6 +215,11 @@ async def test_a_defect_of_an_engine_costs_one_ask(stage: Stage) -> None:
         await stage.run()
     del stage.engine.run
     assert await stage.run()
+
+
+def test_a_bomb_is_refused_before_it_is_built() -> None:
+    with pytest.raises(RemoteWireError, match="too many maps"):
+        unpack_job(BOMB)
 
 
 Play = Callable[[Stream], Any]
