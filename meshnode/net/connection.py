@@ -57,7 +57,6 @@ class Connection(WebSocketConnection):
         self._partial = bytearray()
         self._rest = bytearray()  # framed, but not written yet
         self._pulling = False
-        self._drained = False  # whether the last read took all there was
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._handlers: dict[type[events.Event], Callable[[Any], Awaitable[None]]] = {
             events.AcceptConnection: self._handle_accept_connection_event,
@@ -117,15 +116,12 @@ class Connection(WebSocketConnection):
         """Read once, and act on it. What the other end breaks ends the connection, and nothing else."""
         self._pulling = True
         try:
-            if self._drained and self._socket is not None:
-                await trio.lowlevel.wait_readable(self._socket)  # instead of a read that would find nothing
-            received = await self._stream.receive_some(RECEIVE_BYTES)
-            self._drained = len(received) < RECEIVE_BYTES
+            received = await self._read_some()
             if not received:
                 await self._abort_web_socket()
                 return
             self.heard = True
-            self._wsproto.receive_data(bytes(received))
+            self._wsproto.receive_data(received)
             for event in self._wsproto.events():
                 await self._handlers[type(event)](event)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -136,6 +132,19 @@ class Connection(WebSocketConnection):
             await self.abandon()
         finally:
             self._pulling = False
+
+    async def _read_some(self) -> bytes:
+        """What has come, b"" at the end. From a plain socket, waiting for it is the only turn that this takes."""
+        if self._socket is None:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return os.read(self._socket.fileno(), RECEIVE_BYTES)
+            except BlockingIOError:
+                continue  # woken for nothing
+            except OSError as error:
+                raise trio.BrokenResourceError from error
 
     async def _answer_failure(self, error: Exception) -> None:
         """Tell the other end, where the protocol has words for it: a browser sees a proper HTTP error."""
