@@ -99,9 +99,7 @@ class Multiplex:
             self._put(encode_frame(Window(credit)))
 
     def _drop(self, stream: Stream) -> None:
-        if (
-            stream.state is not StreamState.CLOSED
-        ):  # else both halves ended, and only something unread is left
+        if stream.state is not StreamState.CLOSED:  # else it ended both ways, with something left unread
             stream.step(StreamStep.RESET)
         del self._streams[stream.number]
         self._give_back(stream.held)

@@ -154,6 +154,8 @@ async def test_the_others_dial_a_node_where_it_has_moved_to(world: World) -> Non
             for link in b.presence.switch.links():
                 await link.aclose()
             await until(lambda: any(link.address == "mem://b2" for link in a.snapshot().links))
+            assert a.presence is not None
+            assert a.presence.switch.last_failures == {}  # nobody dials the old place any more
 
 
 async def test_anyone_joins_an_open_mesh_and_is_served_in_public(world: World) -> None:
