@@ -93,3 +93,15 @@ async def test_errors_of_the_worker_arrive_as_what_they_are(world: World) -> Non
                 await text_of(running)
         async with a.ask("hello", model=MODEL, max_tokens=3) as running:
             assert await text_of(running)
+
+
+async def test_a_model_that_is_gone_is_withdrawn_and_the_way_to_its_node_stays(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        a, _, c = await world.line(stack)
+        assert a.models()
+        engine_of(c).fail("the model file is gone")
+        await until(lambda: not a.models(), within_s=10)
+        assert c.identity.node in a.presence.view()
+        with pytest.raises(ModelNotFound):
+            async with a.ask(SECRET, model=MODEL):
+                pass
