@@ -66,3 +66,11 @@ def test_every_script_named_can_be_run(script: str) -> None:
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"`meshnode ([a-z]+)", README))))
 def test_every_verb_named_is_one(verb: str) -> None:
     assert verb in program.commands
+
+
+async def test_the_simulation_guide_runs(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "simulate.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    with trio.fail_after(60):
+        printed = await run_block(block, {"TMPDIR": str(tmp_path)})
+    assert printed.startswith("desktop#")
