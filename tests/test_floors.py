@@ -1,4 +1,4 @@
-"""The floors hold, and the contracts that say so are able to fail: an import planted where it must not be is found."""
+"""The floors hold, and the contracts that say so can fail: an import planted where it must not be is found."""
 
 import os
 import shutil
