@@ -20,7 +20,10 @@ class MeshError(Exception):
         self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        if not self.hint:
+            return self.message
+        stop = "" if self.message.endswith((".", "!", "?")) else "."
+        return f"{self.message}{stop} {self.hint}"
 
 
 class BadRequest(MeshError):
