@@ -121,6 +121,7 @@ async def node_process(
 
     `program` is what Python is told to run; `arguments` come after the ports and so can set others.
     """
+    failure: Exception | None = None
     home.mkdir(parents=True, exist_ok=True)
     ports = ("--api-port", "0", "--mesh-port", "0", "--mesh-host", "127.0.0.1")
     command = [sys.executable, *program, "--home", str(home), *ports, *arguments]
@@ -133,10 +134,14 @@ async def node_process(
             nursery.start_soon(node.read_events)
             try:
                 yield node
+            except Exception as error:  # noqa: BLE001 - raised below, out of the nursery that would wrap it
+                failure = error
             finally:
                 with trio.CancelScope(shield=True):
                     await _stop(process)
                 nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _stop(process: trio.Process) -> None:
