@@ -24,6 +24,7 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.connection import ConnectionState
 from wsproto.utilities import ProtocolError
 
+from meshnode.net.framing import MASK_BYTES, Cutter, wrap
 from meshwire.limits import TRANSPORT_MESSAGE_MAX
 
 RECEIVE_BYTES = 64 * 1024
@@ -54,6 +55,7 @@ class Connection(WebSocketConnection):
         self.failure: Exception | None = None  # what the other end did to end it
         self.heard = False  # whether anything at all has come
         self._arrived: deque[bytes] = deque()
+        self._cutter = Cutter(expects_mask=role is ConnectionType.SERVER)
         self._partial = bytearray()
         self._rest = bytearray()  # framed, but not written yet
         self._pulling = False
@@ -121,9 +123,14 @@ class Connection(WebSocketConnection):
                 await self._abort_web_socket()
                 return
             self.heard = True
-            self._wsproto.receive_data(received)
-            for event in self._wsproto.events():
-                await self._handlers[type(event)](event)
+            if not self._open_handshake.is_set():
+                await self._act_on(received)
+                return
+            for is_message, frame in self._cutter.cut(received):
+                if is_message:
+                    self._arrived.append(frame)
+                else:
+                    await self._act_on(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self._abort_web_socket()
         except (ConnectionClosed, HandshakeError, ProtocolError) as error:
@@ -132,6 +139,12 @@ class Connection(WebSocketConnection):
             await self.abandon()
         finally:
             self._pulling = False
+
+    async def _act_on(self, received: bytes) -> None:
+        """What the library makes of bytes: of the handshake, or of one frame that is no whole binary message."""
+        self._wsproto.receive_data(received)
+        for event in self._wsproto.events():
+            await self._handlers[type(event)](event)
 
     async def _read_some(self) -> bytes:
         """What has come, b"" at the end. From a plain socket, waiting for it is the only turn that this takes."""
@@ -183,7 +196,9 @@ class Connection(WebSocketConnection):
         """Write a message as far as the socket takes it; whether that was all. Raises ConnectionClosed."""
         if self._close_reason is not None:
             raise ConnectionClosed(self._close_reason)
-        self._rest += self._wsproto.send(events.BytesMessage(data=message))
+        if self._wsproto.state is not ConnectionState.OPEN:
+            raise ConnectionClosed(self._close_reason)
+        self._rest += wrap(message, b"" if self.is_server else os.urandom(MASK_BYTES))  # noqa: TID251 - real sockets only
         if self._socket is None or self._stream_lock.locked():
             return False
         try:
