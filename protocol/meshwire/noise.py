@@ -5,16 +5,15 @@ It knows no session, no certificate and no randomness: every private key, epheme
 
 import hashlib
 import hmac
-from struct import Struct
 from typing import Literal
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
+from meshwire.aead import KEY_BYTES, Aead
 from meshwire.errors import CloseCode, LocalWireError, RemoteWireError
 from meshwire.limits import AEAD_TAG, TRANSPORT_MESSAGE_MAX
 
-KEY_BYTES = 32
 NONCE_MAX = 2**64 - 1  # reserved by the specification
 
 Pattern = Literal["XX", "IK"]
@@ -23,10 +22,6 @@ MESSAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "XX": (("e",), ("e", "ee", "s", "es"), ("s", "se")),
     "IK": (("e", "es", "s", "ss"), ("e", "ee", "se")),
 }
-
-_nonce = Struct("<4xQ").pack
-_encrypt = bindings.crypto_aead_chacha20poly1305_ietf_encrypt
-_decrypt = bindings.crypto_aead_chacha20poly1305_ietf_decrypt
 
 
 def public_of(private: bytes) -> bytes:
@@ -45,17 +40,17 @@ def shared_secret(private: bytes, public: bytes) -> bytes:
 class CipherState:
     """One direction of an encrypted channel: a key and a counter."""
 
-    __slots__ = ("_counter", "_key")
+    __slots__ = ("_aead", "_counter")
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._aead = Aead(key)
         self._counter = 0
 
     def encrypt(self, plaintext: bytes, ad: bytes = b"") -> bytes:
         """The sealed plaintext, 16 bytes longer."""
         if self._counter >= NONCE_MAX:
             raise LocalWireError("the nonces of this session are used up")
-        sealed = _encrypt(plaintext, ad, _nonce(self._counter), self._key)
+        sealed = self._aead.encrypt(self._counter, plaintext, ad)
         self._counter += 1
         return sealed
 
@@ -63,12 +58,9 @@ class CipherState:
         """The plaintext; raises RemoteWireError(DECRYPT) for what was changed, dropped or reordered."""
         if self._counter >= NONCE_MAX:
             raise LocalWireError("the nonces of this session are used up")
-        if len(ciphertext) < AEAD_TAG:
-            raise RemoteWireError("a sealed message is shorter than its tag", CloseCode.DECRYPT)
-        try:
-            plaintext = _decrypt(ciphertext, ad, _nonce(self._counter), self._key)
-        except CryptoError as error:
-            raise RemoteWireError("a sealed message does not open", CloseCode.DECRYPT) from error
+        plaintext = self._aead.decrypt(self._counter, ciphertext, ad)
+        if plaintext is None:
+            raise RemoteWireError("a sealed message does not open", CloseCode.DECRYPT)
         self._counter += 1
         return plaintext
 
