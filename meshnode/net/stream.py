@@ -44,6 +44,7 @@ class Stream:
     __slots__ = (
         "_broken",
         "_code",
+        "_in_use",
         "_joiner",
         "_link",
         "_queue",
@@ -58,6 +59,7 @@ class Stream:
         self.number = number
         self._link = link
         self._queue: deque[bytes] = deque()
+        self._in_use = 0  # bytes of the payload that was handed out last
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
         self._joiner = Joiner(JOINED_MAX)
@@ -84,9 +86,11 @@ class Stream:
     async def receive(self) -> bytes | None:
         """The next payload, None at the clean end; raises StreamLost once all that came before was received.
 
-        It does not yield while payloads wait; credit bounds how long that can last.
+        It does not yield while payloads wait; credit bounds how long that can last. The credit of a payload
+        goes back when the next one is asked for: by then it is used up, and its answer is on its way.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._give_back()
         while not self._queue:
             if self._received_end:
                 return None
@@ -94,8 +98,16 @@ class Stream:
                 raise StreamLost(self._code)
             await self._readable.park()
         payload = self._queue.popleft()
-        self._link.consumed(self.number, len(payload))
+        self._in_use = len(payload)
+        if self._received_end:  # nobody need ask again
+            self._give_back()
         return payload
+
+    def _give_back(self) -> None:
+        """The payload that was handed out last is used up."""
+        if self._in_use:
+            used, self._in_use = self._in_use, 0
+            self._link.consumed(self.number, used)
 
     async def send_message(self, message: Message, end: bool = False) -> None:
         """Send an inner message, in as many payloads as it takes; raises StreamLost."""
