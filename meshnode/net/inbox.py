@@ -48,9 +48,10 @@ class Inbox:
 
     def take(self, event: events.Event) -> None:
         """Pass on one event."""
+        if type(event) is events.StreamReceived:  # nearly all of them, and a match takes its time
+            self._link.received(event.stream, event.payload, event.end)
+            return
         match event:
-            case events.StreamReceived(number, payload, end):
-                self._link.received(number, payload, end)
             case events.StreamOpened(number, opening):
                 self._take_stream(number, opening)
             case events.Request(number, message):
