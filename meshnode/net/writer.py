@@ -24,7 +24,8 @@ class Writer:
         self._prompt = transport if isinstance(transport, Prompt) else None
         self._session = session
         self._lose = lose
-        self._lock = trio.Lock()
+        self._writing = False
+        self._written = trio.lowlevel.ParkingLot()
         self._idle = trio.lowlevel.ParkingLot()
 
     async def flush(self) -> None:
@@ -32,20 +33,15 @@ class Writer:
 
         Then it yields only once YIELD_BYTES are queued, so that a burst of small frames becomes one message.
         """
-        if self._lock.locked():
-            if self._session.queued_bytes >= YIELD_BYTES:
-                await trio.lowlevel.checkpoint()
-            return
-        self._lock.acquire_nowait()
-        try:
+        if not self._writing:
             await self._write()
-        finally:
-            self._lock.release()
-        self.wake()  # for what was queued meanwhile
+            self.wake()  # for what was queued meanwhile
+        elif self._session.queued_bytes >= YIELD_BYTES:
+            await trio.lowlevel.checkpoint()
 
     def wake(self) -> None:
         """Something was queued by one who must not wait: let `run` write it, unless someone is writing."""
-        if self._session.has_output and not self._lock.locked():
+        if not self._writing and self._session.has_output:
             self._idle.unpark_all()
 
     async def run(self) -> None:
@@ -57,18 +53,24 @@ class Writer:
 
     async def finish(self) -> None:
         """Write what is queued, after whoever is writing."""
-        async with self._lock:
-            await self._write()
+        while self._writing:
+            await self._written.park()
+        await self._write()
 
     async def _write(self) -> None:
-        """Write what is queued now. The turn that this takes is when others queue what goes out next."""
-        messages = self._session.data_to_send()
-        if self._prompt is None:
-            await self._wait(messages)
-        elif self._send_now(self._prompt, messages):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            await self._wait([])
+        """Write what is queued now, as the only one. While this takes its turn, others queue what goes out next."""
+        self._writing = True
+        try:
+            messages = self._session.data_to_send()
+            if self._prompt is None:
+                await self._wait(messages)
+            elif self._send_now(self._prompt, messages):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await self._wait([])
+        finally:
+            self._writing = False
+            self._written.unpark()
 
     @staticmethod
     def _send_now(prompt: Prompt, messages: list[bytes]) -> bool:

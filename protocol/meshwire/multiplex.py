@@ -59,10 +59,10 @@ class Multiplex:
         if stream is None or not stream.may_send or not (payload or end):
             raise LocalWireError(f"stream {number} cannot be sent on")
         amount = cost(len(payload))
-        if amount > min(stream.outflow.left, self._outflow.left):
-            raise LocalWireError(f"{len(payload)} bytes are more than the credit of stream {number}")
+        if amount > self._outflow.left:
+            raise LocalWireError(f"{len(payload)} bytes are more than the connection's credit")
         frame = encode_data(number, payload, end=end)
-        stream.outflow.take(amount)
+        stream.outflow.take(amount)  # raises when it is more than the stream's
         self._outflow.take(amount)
         stream.answered = stream.answered or not stream.ours
         self._put(frame)
