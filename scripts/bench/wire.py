@@ -299,7 +299,7 @@ def _medians(figures: dict[str, list[float]]) -> dict[str, float]:
 
 def main() -> int:
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
         "--end", choices=ENDS, help="be one end of an alternative (used by the script itself)"
     )
