@@ -52,8 +52,9 @@ class Cutter:
 
     def _frame(self, stream: bytes, start: int, first: int, after: int, size: int) -> tuple[bool, bytes]:
         masked = stream[start + 1] & MASKED
-        long_for_nothing = size <= SHORT_MAX and after - start > 2 + (MASK_BYTES if masked else 0)
-        if first != WHOLE_BINARY or masked != self._expects_mask or long_for_nothing:
+        head = after - start - (MASK_BYTES if masked else 0)
+        shortest = 2 if size <= SHORT_MAX else 4  # eight bytes of length would be for what is refused anyway
+        if first != WHOLE_BINARY or masked != self._expects_mask or head != shortest:
             return False, stream[start : after + size]
         payload = stream[after : after + size]
         return True, _xor(payload, stream[after - MASK_BYTES : after]) if masked else payload
