@@ -182,7 +182,8 @@ class Link:
 
     def _settle(self, stream: int) -> None:
         """Forget a stream that ended both ways and was read to its end."""
-        if stream in self._streams and self._streams[stream].finished:
+        found = self._streams.get(stream)
+        if found is not None and found.finished:
             del self._streams[stream]
 
     def reset(self, stream: int, code: ResetCode) -> None:

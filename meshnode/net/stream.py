@@ -160,7 +160,8 @@ class Stream:
         if payload:
             self._queue.append(payload)
         self._received_end = end
-        self._readable.unpark_all()
+        if self._readable:  # in a burst nobody is parked, and asking the lot takes its time
+            self._readable.unpark_all()
 
     def writable(self) -> None:
         """There may be credit."""
