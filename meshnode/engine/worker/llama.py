@@ -98,7 +98,7 @@ class Model:
         count = c.llama_tokenize(self._vocab, text, len(text), array, room, add_special, True)
         if count < 0:
             raise EngineFailed("llama.cpp could not tokenize the prompt")
-        return array[:count]
+        return list(array[:count])
 
     def piece(self, token: int) -> bytes:
         """The bytes of one token; none for a control token."""
