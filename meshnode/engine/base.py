@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from meshnode.terms import Emitted, Job, ModelCard
+from meshnode.terms import Emitted, Job, ModelCard, Posture
 
 
 class EngineState(StrEnum):
@@ -16,6 +16,7 @@ class EngineState(StrEnum):
 
     ABSENT = "absent"  # no model was given to it
     LOADING = "loading"  # starting, or starting again after a crash
+    STANDBY = "standby"  # known and measured, but not in memory; the first request loads it
     READY = "ready"
     FAILED = "failed"  # given up; `detail` says why and what to do
 
@@ -39,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
-        """The models it serves at this moment; empty unless the state is READY."""
+        """The models it serves at this moment; empty unless the state is READY or STANDBY."""
         ...
 
     @property
@@ -61,8 +62,16 @@ class Engine(Protocol):
         """Call `on_change` whenever `state`, `detail` or `cards` changed (not for `load`)."""
         ...
 
-    def run(self, job: Job) -> AbstractAsyncContextManager[AsyncIterator[Emitted]]:
-        """Run a job: Progress and Pieces, then exactly one End, after which the iterator stops.
+    @property
+    def posture(self) -> Posture:
+        """What it could do if it were taken over; what is not known counts as possible."""
+        ...
+
+    def run(self, job: Job, scope: bytes = b"") -> AbstractAsyncContextManager[AsyncIterator[Emitted]]:
+        """Run a job: Progress and Pieces (or Vectors), then exactly one End, after which the iterator stops.
+
+        Jobs of the same `scope` may share what was computed for a common beginning of their prompts; with an
+        empty one nothing is shared. Whoever calls puts everybody who must not learn of each other apart.
 
         Leaving the context cancels the run and frees its slot. Entering or iterating raises MeshError:
         ContextExceeded (prompt and answer do not fit), Busy (the queue is full), ModelNotFound (no model is

@@ -23,6 +23,7 @@ from meshnode.engine.worker.frames import (
     Cancel,
     FrameError,
     Loading,
+    Measured,
     Open,
     Ready,
     Threads,
@@ -30,7 +31,7 @@ from meshnode.engine.worker.frames import (
 from meshnode.engine.worker.frames import Run as RunCommand
 from meshnode.errors import Busy, EngineFailed, ModelNotFound
 from meshnode.observe import log
-from meshnode.terms import Emitted, Job, ModelCard
+from meshnode.terms import Emitted, Job, ModelCard, Posture
 
 QUEUE_RUNS = 64  # that may wait beside those in slots
 STALL_S = 30.0  # without a sign of life while there is work
@@ -79,6 +80,7 @@ class LlamaEngine:
         self._command, self._stall_s = command, stall_s
         self._state = EngineState.LOADING if model else EngineState.ABSENT
         self._detail = ""
+        self._posture = Posture()
         self._cards: tuple[ModelCard, ...] = ()
         self._watchers: list[Callable[[], None]] = []
         self._runs = Runs(slots)
@@ -100,6 +102,11 @@ class LlamaEngine:
     def detail(self) -> str:
         """How far the load is, or what went wrong."""
         return self._detail
+
+    @property
+    def posture(self) -> Posture:
+        """What its worker could do if it were taken over."""
+        return self._posture
 
     @property
     def load(self) -> Load:
@@ -134,13 +141,13 @@ class LlamaEngine:
         self._threads = count
 
     @asynccontextmanager
-    async def run(self, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
+    async def run(self, job: Job, scope: bytes = b"") -> AsyncIterator[AsyncIterator[Emitted]]:
         """Run a job, see Engine.run."""
         child = self._accept()
         if not len(self._runs):
             self._heard = trio.current_time()
         run = self._runs.begin(job)
-        child.send(RunCommand(run.number, job.turns, job.sampling))
+        child.send(RunCommand(run.number, job, scope))
         try:
             yield run
         finally:
@@ -241,6 +248,7 @@ class LlamaEngine:
                 self._become(EngineState.LOADING, f"loading the model: {done:.0%}")
             case Ready():
                 life.was_ready = True
+                self._posture = event.posture
                 self._cards = (build_card(event, name=model.name, digest=model.digest),)
                 self._silence_s = max(
                     self._stall_s, SLOW_STEPS * STEP_TOKENS / max(event.prompt_tps, SPEED_MIN)
@@ -248,7 +256,7 @@ class LlamaEngine:
                 self._become(EngineState.READY)
             case Broken(message, hint):
                 life.vain, life.ending = True, f"{message} {hint}".strip()
-            case Alive():
+            case Alive() | Measured():
                 pass
             case _:
                 self._runs.take(event)

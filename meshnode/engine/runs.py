@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 import trio
 
 from meshnode.engine.base import Load
-from meshnode.engine.worker.frames import Ended, Prefilled, Refused, Started, Written
+from meshnode.engine.worker.frames import Embedded, Ended, Prefilled, Refused, Started, Written
 from meshnode.errors import EngineFailed, MeshError, from_code
-from meshnode.terms import Emitted, End, Job, Piece, Progress, Usage
+from meshnode.terms import Emitted, End, Job, Piece, Progress, Usage, Vector
 
 CHARS_PER_TOKEN = 4  # a guess for the queue's figures, until the worker has counted
 
-RunEvent = Started | Prefilled | Written | Ended | Refused
+RunEvent = Started | Prefilled | Written | Embedded | Ended | Refused
 
 
 class Run(AsyncIterator[Emitted]):
@@ -50,11 +50,14 @@ class Run(AsyncIterator[Emitted]):
             case Prefilled(done=done, total=total):
                 self.prefill_left = total - done
                 self._put.send_nowait(Progress(done, total))
-            case Written(first_index=first_index, ids=ids, text=text):
+            case Written(first_index=first_index, ids=ids, text=text, calls=calls, logprobs=logprobs):
                 self.decode_left = max(1, self.decode_left - len(ids))
-                self._put.send_nowait(Piece(first_index, ids, text))
+                self._put.send_nowait(Piece(first_index, ids, text, calls, logprobs))
+            case Embedded(index=index, values=values):
+                self._put.send_nowait(Vector(index, values))
             case Ended():
-                self._finish(End(event.reason, Usage(event.prompt_tokens, event.completion_tokens)))
+                usage = Usage(event.prompt_tokens, event.completion_tokens, event.cached_tokens)
+                self._finish(End(event.reason, usage))
             case Refused():
                 self.fail(from_code(event.code, event.message, hint=event.hint, param=event.param))
 

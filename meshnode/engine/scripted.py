@@ -13,7 +13,18 @@ import trio
 from meshnode.engine.base import EngineState, Load
 from meshnode.engine.holdback import Holdback, Release
 from meshnode.errors import Busy, ContextExceeded, EngineFailed, MeshError, ModelNotFound
-from meshnode.terms import Emitted, End, Feature, FinishReason, Job, ModelCard, Piece, Progress, Usage
+from meshnode.terms import (
+    Emitted,
+    End,
+    Feature,
+    FinishReason,
+    Job,
+    ModelCard,
+    Piece,
+    Posture,
+    Progress,
+    Usage,
+)
 
 PROGRESS_TOKENS = 128
 TURN_TOKENS = 4  # what a template adds around each turn
@@ -87,6 +98,11 @@ class ScriptedEngine:
         return self._detail
 
     @property
+    def posture(self) -> Posture:
+        """Nothing of a stranger's is run here."""
+        return Posture(kind="scripted", network=False, writes=False, reads=False)
+
+    @property
     def load(self) -> Load:
         """Exact figures over all runs."""
         return Load(
@@ -131,7 +147,7 @@ class ScriptedEngine:
         self._become(EngineState.FAILED, detail)
 
     @asynccontextmanager
-    async def run(self, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
+    async def run(self, job: Job, scope: bytes = b"") -> AsyncIterator[AsyncIterator[Emitted]]:
         """Run a job, see Engine.run."""
         run = self._admit(job)
         self._runs[run] = run

@@ -1,27 +1,47 @@
 """The words that every floor uses: Job, Wish, Piece, Privacy, Candidate. Plain data, no behaviour beyond itself."""
 
 from meshnode.terms.candidate import Candidate, Feature, ModelCard
-from meshnode.terms.job import Job, Sampling, Turn
-from meshnode.terms.piece import Answer, Emitted, End, FinishReason, Piece, Progress, Usage
+from meshnode.terms.job import Bias, Job, Output, Sampling, Tool, ToolCall, Turn
+from meshnode.terms.piece import (
+    Answer,
+    Emitted,
+    End,
+    FinishReason,
+    Likelihood,
+    Piece,
+    Progress,
+    TokenLogprob,
+    Usage,
+    Vector,
+)
+from meshnode.terms.posture import Posture
 from meshnode.terms.privacy import Privacy, Trust
 from meshnode.terms.wish import Place, Wish
 
 __all__ = [
     "Answer",
+    "Bias",
     "Candidate",
     "Emitted",
     "End",
     "Feature",
     "FinishReason",
     "Job",
+    "Likelihood",
     "ModelCard",
+    "Output",
     "Piece",
     "Place",
+    "Posture",
     "Privacy",
     "Progress",
     "Sampling",
+    "TokenLogprob",
+    "Tool",
+    "ToolCall",
     "Trust",
     "Turn",
     "Usage",
+    "Vector",
     "Wish",
 ]

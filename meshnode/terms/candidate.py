@@ -23,7 +23,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     `name` is `family:size`, such as `smollm2:135m`; `tier` 0 to 6; `digest` is the SHA-256 of the weights;
     `context` is in tokens; `prompt_tps` and `generate_tps` are measured tokens per second for one sequence
     (0 = not measured yet); `slots` is how many requests run at once; `batch_gain` is how much the total speed
-    grows when all slots are busy.
+    grows when all slots are busy; `watts` what the machine draws while it generates (0 = it cannot tell).
+    `signature` is `signer`'s over the digest at `signed_at_ms`, see `meshnode.trust.weights`; empty for
+    weights that nobody signed.
     """
 
     name: str
@@ -38,6 +40,10 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 1
     batch_gain: float = 1.0
     features: tuple[str, ...] = ()
+    watts: float = 0.0
+    signer: bytes = b""
+    signed_at_ms: int = 0
+    signature: bytes = b""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

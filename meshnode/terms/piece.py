@@ -4,24 +4,46 @@ from enum import StrEnum
 
 import msgspec
 
+from meshnode.terms.job import ToolCall
+
 
 class FinishReason(StrEnum):
     """Why a run ended, in OpenAI's words."""
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+class Likelihood(msgspec.Struct, frozen=True):
+    """A token's bytes, and the natural logarithm of the probability that the model gave it."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """The likelihood of a token that was written, and of the likeliest in its place, best first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[Likelihood, ...] = ()
 
 
 class Piece(msgspec.Struct, frozen=True, tag="piece"):
     """Some tokens and the text they make.
 
     `first_index` is the index, in the whole answer, of the first of `ids`; a token id leaves the worker only
-    together with its bytes. `ids` is empty for an engine that does not know them.
+    together with its bytes. `ids` is empty for an engine that does not know them. `calls` are the tool calls
+    that these tokens complete, whose own text is not in `text`; `logprobs`, if asked for, has one entry for
+    each of `ids`.
     """
 
     first_index: int
     ids: tuple[int, ...]
     text: str
+    calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -31,8 +53,15 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     total: int
 
 
+class Vector(msgspec.Struct, frozen=True, tag="vector"):
+    """The embedding of input number `index`: unit length, as little-endian 32-bit floats."""
+
+    index: int
+    values: bytes
+
+
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens counted by the engine itself."""
+    """Tokens counted by the engine itself; `cached_tokens` of the prompt's were not computed again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -46,7 +75,7 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     usage: Usage
 
 
-Emitted = Piece | Progress | End
+Emitted = Piece | Progress | Vector | End
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     `model` is a name such as `smollm2:135m`, `qwen3:8b@q5`, or an exact digest `sha256:…`; empty means
     whatever there is. `min_tier` is 0 to 6, see `meshnode.routing.quants`. `prompt_tokens` is an estimate, for
-    scoring only. `features` are things the node must be able to do, by name.
+    scoring only. `features` are things the node must be able to do, by name. `signed_by` are the public keys,
+    in hex, of whom one must have signed the weights; empty takes any weights.
     """
 
     model: str = ""
@@ -36,3 +37,4 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     place: Place = Place.PREFER_LOCAL
     features: Labels = ()
     residency: Labels = ()
+    signed_by: Labels = ()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from meshnode.terms import FinishReason, Sampling, Turn
+from meshnode.terms import FinishReason, Job, Posture, TokenLogprob, ToolCall
 
 FRAME_MAX = 16 * 1024 * 1024  # a prompt of a megabyte fits many times over
 LENGTH_BYTES = 4
@@ -31,11 +31,14 @@ class Open(Command, frozen=True):
 
 
 class Run(Command, frozen=True):
-    """Answer these turns; `number` names the run in all that follows."""
+    """Answer a job; `number` names the run in all that follows.
+
+    Runs of the same `scope` may share what was computed for a common beginning; an empty one shares nothing.
+    """
 
     number: int
-    turns: tuple[Turn, ...]
-    sampling: Sampling
+    job: Job
+    scope: bytes = b""
 
 
 class Cancel(Command, frozen=True):
@@ -61,7 +64,10 @@ class Loading(Event, frozen=True):
 
 
 class Ready(Event, frozen=True, kw_only=True):
-    """The model runs. Speeds are measured just now, in tokens per second; `file_type` is GGUF's number."""
+    """The model runs. Speeds are measured just now, in tokens per second; `file_type` is GGUF's number.
+
+    `posture` is what the worker found when it tried to break out.
+    """
 
     metadata: dict[str, str]
     file_type: int
@@ -73,6 +79,8 @@ class Ready(Event, frozen=True, kw_only=True):
     prompt_tps: float
     generate_tps: float
     batch_gain: float
+    posture: Posture = Posture()
+    features: tuple[str, ...] = ()
 
 
 class Broken(Event, frozen=True):
@@ -98,12 +106,22 @@ class Prefilled(Event, frozen=True):
 
 
 class Written(Event, frozen=True):
-    """Whole tokens and exactly their text; `first_index` counts from the answer's start."""
+    """Whole tokens and what they make, as in a Piece; `first_index` counts from the answer's start."""
 
     number: int
     first_index: int
     ids: tuple[int, ...]
     text: str
+    calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Embedded(Event, frozen=True):
+    """The vector of a run's input number `index`, as little-endian 32-bit floats."""
+
+    number: int
+    index: int
+    values: bytes
 
 
 class Ended(Event, frozen=True):
@@ -113,6 +131,7 @@ class Ended(Event, frozen=True):
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 class Refused(Event, frozen=True):
@@ -125,12 +144,22 @@ class Refused(Event, frozen=True):
     param: str = ""
 
 
+class Measured(Event, frozen=True):
+    """Speeds as real work shows them now, in tokens per second for one sequence; 0 is not measured anew."""
+
+    prompt_tps: float
+    generate_tps: float
+    batch_gain: float
+
+
 class Alive(Event, frozen=True):
     """A step was computed that had nothing to say: every token is held back."""
 
 
 AnyCommand = Open | Run | Cancel | Threads
-AnyEvent = Loading | Ready | Broken | Started | Prefilled | Written | Ended | Refused | Alive
+AnyEvent = (
+    Loading | Ready | Broken | Started | Prefilled | Written | Embedded | Ended | Refused | Measured | Alive
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _commands = msgspec.msgpack.Decoder(AnyCommand)

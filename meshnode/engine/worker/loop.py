@@ -89,13 +89,13 @@ class Loop:
 
     def _take(self, run: Run) -> None:
         try:
-            prompt = self._model.tokens(self._template.render(run.turns))
-            self._check_fits(len(prompt), run.sampling.max_tokens)
+            prompt = self._model.tokens(self._template.render(run.job.turns))
+            self._check_fits(len(prompt), run.job.sampling.max_tokens)
         except MeshError as error:
             self._events.append(Refused(run.number, error.code, error.message, error.hint, error.param))
             return
         room = self._model.context - len(prompt)
-        limit = min(run.sampling.max_tokens or room, room)
+        limit = min(run.job.sampling.max_tokens or room, room)
         self._waiting.append(Sequence(run, prompt, limit, self._model.vocabulary))
         self._events.append(Started(run.number, len(prompt)))
 

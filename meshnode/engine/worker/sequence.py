@@ -24,8 +24,8 @@ class Sequence:
         self.row = -1  # of the batch, where its logits will be; -1 when none are due
         self.batched = 0
         self._limit = limit
-        self._sampler = Sampler(run.sampling, vocabulary)
-        self._holdback = Holdback(run.sampling.stop)
+        self._sampler = Sampler(run.job.sampling, vocabulary)
+        self._holdback = Holdback(run.job.sampling.stop)
 
     @property
     def answered(self) -> int:
