@@ -24,8 +24,10 @@ BENCH_HOME = ROOT / ".bench"
 class Row:
     """One comparison.
 
-    `value` is ours and `against` the rival's, both in `unit`; `ratio` is value / against. `bound` is the ratio
-    promised, as "<= 1.6" or ">= 20", or empty for a row that only informs.
+    `value` is ours and `against` the rival's, both in `unit`; `ratio` is value / against, or `paired`, the
+    median of the rounds' own ratios, where rounds measure both within a moment: a machine that changes its
+    pace between rounds then moves both. `bound` is the ratio promised, as "<= 1.6" or ">= 20", or empty for a
+    row that only informs.
     """
 
     name: str
@@ -34,11 +36,12 @@ class Row:
     against: float
     rival: str
     bound: str = ""
+    paired: float = 0.0
 
     @property
     def ratio(self) -> float:
         """Ours over the rival's."""
-        return self.value / self.against
+        return self.paired or self.value / self.against
 
     @property
     def holds(self) -> bool:

@@ -1,8 +1,9 @@
 """What the wire costs: round trips and small frames of ours, of py-libp2p, and of a bare trio-websocket.
 
-Each alternative is a server and a client in two processes over loopback; rounds are interleaved and the medians
-count. Ours is sealed and multiplexed (Noise, streams under credit), py-libp2p is TCP with Noise and yamux, the
-bare websocket is neither. Frames are sent by STREAMS tasks at once, one stream each; bare, over one connection.
+Each alternative is a server and a client in two processes over loopback; rounds are interleaved and the median
+of the rounds' ratios counts. Ours is sealed and multiplexed (Noise, streams under credit), py-libp2p is TCP with
+Noise and yamux, the bare websocket is neither. STREAMS tasks send frames at once, each over a stream of its own;
+bare, it is one task over one connection.
 """
 
 import statistics
@@ -276,13 +277,16 @@ class Pair:
             process.wait()
 
 
-def measure(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """The median round trip in us and the median frames/s of each alternative, rounds interleaved."""
+Figures = dict[str, list[float]]
+
+
+def measure(rounds: int) -> tuple[Figures, Figures]:
+    """The round trips in us and the frames/s of each alternative, a figure a round; the first is not counted."""
     pairs = {name: Pair(name) for name in ENDS}
-    round_trips = {name: [] for name in ENDS}
-    frames = {name: [] for name in ENDS}
+    round_trips: Figures = {name: [] for name in ENDS}
+    frames: Figures = {name: [] for name in ENDS}
     try:
-        for _ in range(rounds):
+        for _ in range(rounds + 1):
             for name, pair in pairs.items():
                 round_trips[name].append(pair.measure("echo"))
             for name, pair in pairs.items():
@@ -290,11 +294,18 @@ def measure(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     finally:
         for pair in pairs.values():
             pair.close()
-    return _medians(round_trips), _medians(frames)
+    return _counted(round_trips), _counted(frames)
 
 
-def _medians(figures: dict[str, list[float]]) -> dict[str, float]:
-    return {name: statistics.median(values) for name, values in figures.items()}
+def _counted(figures: Figures) -> Figures:
+    return {name: values[1:] for name, values in figures.items()}
+
+
+def _row(name: str, figures: Figures, unit: str, rival: str, title: str, bound: str = "") -> Row:
+    """Ours against a rival: the medians, and the median of the rounds' ratios."""
+    ours, theirs = figures["ours"], figures[rival]
+    paired = statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
+    return Row(name, statistics.median(ours), unit, statistics.median(theirs), title, bound, paired)
 
 
 def main() -> int:
@@ -311,10 +322,10 @@ def main() -> int:
         return 0
     round_trips, frames = measure(options.rounds)
     rows = [
-        Row("64-byte round trip", round_trips["ours"], "us", round_trips["bare"], "trio-websocket", "<= 1.6"),
-        Row("64-byte round trip", round_trips["ours"], "us", round_trips["libp2p"], "py-libp2p", "<= 0.333"),
-        Row("64-byte frames", frames["ours"], "1/s", frames["libp2p"], "py-libp2p", ">= 20"),
-        Row("64-byte frames", frames["ours"], "1/s", frames["bare"], "trio-websocket"),
+        _row("64-byte round trip", round_trips, "us", "bare", "trio-websocket", "<= 1.6"),
+        _row("64-byte round trip", round_trips, "us", "libp2p", "py-libp2p", "<= 0.333"),
+        _row("64-byte frames", frames, "1/s", "libp2p", "py-libp2p", ">= 20"),
+        _row("64-byte frames", frames, "1/s", "bare", "trio-websocket"),
     ]
     return report("wire", rows, as_json=options.json)
 
