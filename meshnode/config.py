@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import platformdirs
@@ -29,6 +30,30 @@ FILE_BYTES_MAX = 64 * 1024
 Text = Annotated[str, Meta(max_length=256)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+UPSTREAMS_MAX = 16
+UPSTREAM_URL = "It looks like http://127.0.0.1:11434; a path is given only where it is not /v1."
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another server on this machine, or one that the owner trusts like it, that speaks OpenAI's API.
+
+    `name` is what status calls it. Its key stands in the environment variable `api_key_env`, or in the file
+    `api_key_file`, which nobody else may read. `models` are the only ids to offer; empty offers all. `context`
+    (tokens) and `quant` count where the server does not tell its own. `contained` is the owner's word that the
+    server can neither reach the network nor the owner's files. Prompts leave this machine for a URL that is
+    not a loopback address: `allow_remote` says that this is meant.
+    """
+
+    url: Text
+    name: Annotated[str, Meta(max_length=32, pattern=r"^[ -~]*$")] = ""
+    api_key_env: Text = ""
+    api_key_file: Text = ""
+    models: Texts = ()
+    contained: bool = False
+    allow_remote: bool = False
+    context: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    slots: Annotated[int, Meta(ge=1, le=64)] = 4
+    quant: Text = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +83,35 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[
         Text, Meta(description="The model this node runs, such as smollm2:135m; empty means none.")
     ] = "smollm2:135m"
+    models: Annotated[
+        Texts,
+        Meta(
+            description="More models this node runs; each is in memory while there is room, or when asked for."
+        ),
+    ] = ()
+    memory_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 24,
+            description="Memory for all models together, in MiB; 0 takes 70% of what is free at the start.",
+        ),
+    ] = 0
     engine: Annotated[
         Literal["llama", "scripted", "none"],
         Meta(
             description="What runs the model: llama (llama.cpp), scripted (a fake, for trying out) or none."
         ),
     ] = "llama"
+    sandbox: Annotated[
+        Literal["auto", "none"],
+        Meta(
+            description="What models run in: auto (the strongest containment that this system has) or none."
+        ),
+    ] = "auto"
+    allow_unsandboxed: Annotated[
+        bool, Meta(description="Work for other nodes also with engines that are in no sandbox.")
+    ] = False
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="Threads the engine computes with; 0 chooses by the machine.")
     ] = 0
@@ -82,6 +130,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     advertise: Annotated[
         Texts,
         Meta(description="Addresses to tell others instead of those found on the machine, ws://HOST:PORT."),
+    ] = ()
+    upstream: Annotated[
+        Texts,
+        Meta(description="URLs of OpenAI-compatible servers on this machine whose models this node offers."),
+    ] = ()
+    upstreams: Annotated[
+        tuple[Upstream, ...],
+        Meta(
+            max_length=UPSTREAMS_MAX,
+            description="The same in full, as [[upstreams]] tables in config.toml; see docs/upstream.md.",
+        ),
     ] = ()
 
 
@@ -115,7 +174,13 @@ def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str])
     given.update(_typed(_from_flags(flags), "on the command line", prefix="--"))
     config = Config(home=place, **given)  # type: ignore[arg-type]  # _typed converted every value
     _check_loopback(config.api_host)
+    _check_upstreams(every_upstream(config))
     return config
+
+
+def every_upstream(config: Config) -> tuple[Upstream, ...]:
+    """Those given by their URL alone, then those given in full."""
+    return (*(Upstream(url=url) for url in config.upstream), *config.upstreams)
 
 
 def with_name(config: Config) -> Config:
@@ -182,10 +247,15 @@ def _convert(key: str, value: object, where: str, spelled: str) -> object:
     try:
         return msgspec.convert(value, field.type, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        reason = re.sub(r" - at `.*`$", "", str(error))
+        reason = re.sub(r" - at `[^`]*?([a-z_]*)`$", _in_table, str(error))
         raise ConfigInvalid(
             f"{spelled} ({where}) is not usable: {reason}.", hint=_meta(field).description or "", param=key
         ) from error
+
+
+def _in_table(path: re.Match[str]) -> str:
+    """The field of a table that msgspec's message is about; a setting by itself is named already."""
+    return f" ({path[1]})" if path[1] else ""
 
 
 def _nearest(key: str) -> str:
@@ -195,13 +265,46 @@ def _nearest(key: str) -> str:
     return "The settings are: " + ", ".join(name for name in NAMES if name != "home") + "."
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address in a URL means this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_upstreams(upstreams: tuple[Upstream, ...]) -> None:
+    for number, upstream in enumerate(upstreams, start=1):
+        _check_upstream(upstream, f"Upstream {upstream.name or number}")
+    urls = [upstream.url for upstream in upstreams]
+    if len(set(urls)) < len(urls):
+        raise ConfigInvalid("An upstream is named twice.", hint="Each URL once.", param="upstreams")
+
+
+def _check_upstream(upstream: Upstream, who: str) -> None:
+    """No message repeats the URL: somebody may have put a password into it."""
+    try:
+        url = urlsplit(upstream.url)
+        host, _port = url.hostname or "", url.port
+    except ValueError:
+        raise ConfigInvalid(f"{who} has no usable URL.", hint=UPSTREAM_URL, param="upstreams") from None
+    if url.scheme not in ("http", "https") or not host or url.query or url.fragment:
+        raise ConfigInvalid(f"{who} has no usable URL.", hint=UPSTREAM_URL, param="upstreams")
+    if "@" in url.netloc:
+        raise ConfigInvalid(
+            f"{who} has a password in its URL.", hint="Name it with api_key_env instead.", param="upstreams"
+        )
+    if not (is_loopback(host) or upstream.allow_remote):
+        raise ConfigInvalid(
+            f"{who} is not on this machine ({host}), so prompts would leave it.",
+            hint="If that is meant, give it a table [[upstreams]] in config.toml with allow_remote = true.",
+            param="upstreams",
+        )
+
+
 def _check_loopback(host: str) -> None:
     """The API has no keys, so nothing but this machine may reach it."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise ConfigInvalid(
             f"api_host {host} is not a loopback address, and the API has no keys yet.",
             hint="Use 127.0.0.1, and reach it from elsewhere through an SSH tunnel or another node.",

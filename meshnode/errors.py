@@ -74,6 +74,12 @@ class EngineFailed(MeshError):
     code = "engine_failed"
 
 
+class EngineCrashed(EngineFailed):
+    """The engine broke off in the middle of an answer; prompt and token ids are enough to go on elsewhere."""
+
+    code = "engine_crashed"
+
+
 class ModelFileInvalid(MeshError):
     """A model file is truncated, has the wrong digest, or is not a model."""
 

@@ -3,6 +3,7 @@
 It knows no mesh and no certificate. The two keys are independent, so that neither can weaken the other.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -45,6 +46,10 @@ class Identity:
         """The NodeId as text."""
         return to_text(self.node)
 
+    def secret_for(self, purpose: bytes) -> bytes:
+        """32 secret bytes that are this node's alone; others for each purpose, of at most 16 bytes."""
+        return hashlib.blake2b(key=self.static_private, person=purpose, digest_size=32).digest()
+
 
 def create(entropy: Entropy) -> Identity:
     """A new identity from 64 secret bytes."""
@@ -63,6 +68,11 @@ def load_or_create_root(home: Path, entropy: Entropy) -> Signer:
     It has a file of its own, so that it can be taken away from the machine and kept elsewhere.
     """
     return Signer(_load_or_create(home / ROOT_FILE, ("seed",), entropy)["seed"])
+
+
+def secret_files(home: Path) -> tuple[Path, ...]:
+    """The files of this home that nobody but its node may read."""
+    return (home / IDENTITY_FILE, home / ROOT_FILE)
 
 
 def _identity(seed: bytes, static_private: bytes) -> Identity:

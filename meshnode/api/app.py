@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from meshnode.api.chat import Chat
 from meshnode.api.doors import Doors
+from meshnode.api.embeddings import Embeddings
 from meshnode.api.errors import http_response, mesh_response
 from meshnode.api.guard import Guard
 from meshnode.api.models import Models
@@ -30,6 +31,7 @@ def build(doors: Doors, *, hosts: Iterable[str] = ()) -> ASGIApp:
             Route("/v1/models", models.every, methods=["GET"]),
             Route("/v1/models/{name:path}", models.one, methods=["GET"]),
             Route("/v1/chat/completions", Chat(doors), methods=["POST"]),
+            Route("/v1/embeddings", Embeddings(doors), methods=["POST"]),
         ],
         exception_handlers={
             HTTPException: _on_http_error,

@@ -6,28 +6,22 @@ an error that comes first is an HTTP status and not a broken stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from meshnode.api.chunks import Shapes
-from meshnode.api.completion import Completion, job_of, read_completion
+from meshnode.api.completion import Completion, jobs_of, read_completion
 from meshnode.api.doors import Doors
-from meshnode.api.errors import body_of, header_text, http_response, mesh_response
-from meshnode.api.flow import Item, flowing
+from meshnode.api.exchange import Exchange, cancel_when_gone
+from meshnode.api.flow import Flowing, Items, flowing
+from meshnode.api.gathered import Gathered
 from meshnode.api.guard import read_json_body
 from meshnode.api.sse import DONE, KEEP_ALIVE, EventStream, event
 from meshnode.errors import Interrupted, MeshError
 from meshnode.terms import Answer, End, Job, Piece
 from meshwire.limits import RESPONSE_MAX
-
-CLOSING = "closing"  # the key of the server's shutdown event in the ASGI state
-
-Items = trio.MemoryReceiveChannel[Item]
 
 
 class Chat:
@@ -37,126 +31,108 @@ class Chat:
         self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; when the client leaves, the run is cancelled at once."""
+        """Answer one request; when the client leaves, the runs are cancelled at once."""
         job_id = self._doors.new_id()
+        exchange = Exchange(scope, receive, send, job_id)
         try:
             request = Request(scope, receive)
             completion = read_completion(await read_json_body(request), request.headers.items())
-            job = job_of(completion, job_id)
+            jobs = jobs_of(completion, job_id, self._doors.tenant_tag(completion.tenant))
         except (MeshError, HTTPException) as error:
-            refused = mesh_response(error) if isinstance(error, MeshError) else http_response(error)
-            refused.headers["x-request-id"] = job_id
-            await refused(scope, receive, send)
+            await exchange.refuse(error)
             return
-        exchange = Exchange(scope, receive, send, job)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-            await self._run(exchange, completion, job)
+            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
+            await self._run(exchange, completion, jobs)
             nursery.cancel_scope.cancel()
 
-    async def _run(self, exchange: Exchange, completion: Completion, job: Job) -> None:
+    async def _run(self, exchange: Exchange, completion: Completion, jobs: tuple[Job, ...]) -> None:
         created = int(self._doors.wall())
-        async with flowing(self._doors, job, exchange.closing) as items:
-            answer = await items.receive()
+        async with flowing(self._doors, jobs, exchange.closing) as items:
+            answer = (await items.receive()).item
             if not isinstance(answer, Answer):
                 await exchange.refuse(answer)
                 return
             exchange.served_by(answer)
-            shapes = Shapes(job.id, created, answer.model, include_usage=completion.include_usage)
-            await (_stream if completion.stream else _whole)(items, exchange, shapes)
+            shapes = Shapes(jobs[0].id, created, answer.model, include_usage=completion.include_usage)
+            if completion.stream:
+                await _Stream(exchange, shapes, len(jobs)).write(items)
+            else:
+                await _whole(items, exchange, shapes, len(jobs))
 
 
-class Exchange:
-    """The HTTP side of one request: what may still be sent, and with which headers."""
+class _Stream:
+    """An answer as it is streamed; its choices come side by side."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, job: Job) -> None:
-        self._asgi = (scope, receive, send)
-        self._headers = {"x-request-id": job.id}
-        self.closing: trio.Event | None = scope.get("state", {}).get(CLOSING)
-        self.events = EventStream(send)
+    def __init__(self, exchange: Exchange, shapes: Shapes, choices: int) -> None:
+        self._exchange = exchange
+        self._shapes = shapes
+        self._opened = [False] * choices
+        self._calls = [0] * choices
+        self._ends: list[End | None] = [None] * choices
 
-    def served_by(self, answer: Answer) -> None:
-        """From now on every response says who served it."""
-        self._headers.update(_provenance(answer))
+    async def write(self, items: Items) -> None:
+        """Write all of it, to its end or its one error."""
+        events = self._exchange.events
+        while not all(self._ends):
+            came = await _next_or_silence(items, events)
+            if came is None:
+                await events.write(KEEP_ALIVE)
+            elif isinstance(came.item, MeshError):
+                await self._exchange.refuse(came.item)
+                return
+            elif not isinstance(came.item, Answer):  # the first one has gone into the headers
+                await self._open(came.choice)
+                await self._take(came)
+        await events.finish()
 
-    async def start(self, opening: bytes) -> None:
-        """Commit to a stream, once."""
-        if not self.events.started:
-            await self.events.start(self._headers)
-            await self.events.write(event(opening))
+    async def _open(self, choice: int) -> None:
+        await self._exchange.start()
+        if not self._opened[choice]:
+            self._opened[choice] = True
+            await self._exchange.events.write(event(self._shapes.opening(choice)))
 
-    async def refuse(self, item: Item) -> None:
-        """End with an error: as a status if nothing was sent, else as the stream's last event."""
-        error = item if isinstance(item, MeshError) else Interrupted("The answer broke off before it began.")
-        if self.events.started:
-            await self.events.write(event(body_of(error)))
-            await self.events.finish()
-        else:
-            await mesh_response(error, self._headers)(*self._asgi)
-
-    async def respond(self, body: bytes) -> None:
-        """End with a whole answer."""
-        await Response(body, 200, self._headers, media_type="application/json")(*self._asgi)
-
-
-async def _stream(items: Items, exchange: Exchange, shapes: Shapes) -> None:
-    events = exchange.events
-    while True:
-        item = await _next_or_silence(items, events)
-        if item is None:
-            await events.write(KEEP_ALIVE)
-            continue
-        if isinstance(item, MeshError):
-            await exchange.refuse(item)
-            return
-        await exchange.start(shapes.opening())
-        if isinstance(item, Piece) and item.text:
-            await events.write(event(shapes.text(item.text)))
+    async def _take(self, came: Flowing) -> None:
+        choice, item = came
+        if isinstance(item, Piece):
+            chunk = self._shapes.piece(choice, item, self._calls[choice])
+            self._calls[choice] += len(item.calls)
+            if chunk:
+                await self._exchange.events.write(event(chunk))
         elif isinstance(item, End):
-            await events.write(b"".join(map(event, shapes.closing(item))) + DONE)
-            await events.finish()
-            return
+            self._ends[choice] = item
+            await self._exchange.events.write(self._ending(choice, item))
+
+    def _ending(self, choice: int, end: End) -> bytes:
+        """The end of a choice, and with the last one that of the stream."""
+        closing = event(self._shapes.closing(choice, end))
+        ends = [end for end in self._ends if end]
+        if len(ends) < len(self._ends):
+            return closing
+        return closing + b"".join(map(event, self._shapes.counted(ends))) + DONE
 
 
-async def _next_or_silence(items: Items, events: EventStream) -> Item | None:
+async def _next_or_silence(items: Items, events: EventStream) -> Flowing | None:
     """The next item, or None when the client has heard nothing for too long."""
     with trio.move_on_at(events.due):
         return await items.receive()
     return None
 
 
-async def _whole(items: Items, exchange: Exchange, shapes: Shapes) -> None:
-    texts: list[str] = []
+async def _whole(items: Items, exchange: Exchange, shapes: Shapes, choices: int) -> None:
+    gathered = [Gathered() for _ in range(choices)]
     characters = 0
-    async for item in items:
+    async for choice, item in items:
         if isinstance(item, MeshError):
             await exchange.refuse(item)
             return
-        if isinstance(item, End):
-            await exchange.respond(shapes.whole("".join(texts), item))
-            return
         if isinstance(item, Piece):
-            texts.append(item.text)
-            characters += len(item.text)
+            characters += gathered[choice].add(item)
+        if isinstance(item, End):
+            gathered[choice].end = item
         if characters > RESPONSE_MAX:
             await exchange.refuse(Interrupted(f"The answer is longer than {RESPONSE_MAX} characters."))
             return
-
-
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
-def _provenance(answer: Answer) -> Mapping[str, str]:
-    facts = {
-        "served-by": answer.served_by,
-        "path": ",".join(answer.path),
-        "model": answer.model,
-        "tier": str(answer.tier),
-        "rung": answer.rung,
-        "trust": answer.trust,
-        "attempts": str(answer.attempts),
-    }
-    return {f"x-mesh-{name}": header_text(value) for name, value in facts.items()}
+        if all(each.end for each in gathered):
+            await exchange.respond(shapes.whole(gathered))
+            return

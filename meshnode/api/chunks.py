@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from meshnode.terms import End, FinishReason, Usage
+from meshnode.api.gathered import Gathered
+from meshnode.api.likelihoods import LogprobsShape, logprobs_shape
+from meshnode.terms import End, FinishReason, Piece, ToolCall, Usage
 
 
 class CachedTokens(msgspec.Struct, frozen=True):
@@ -25,19 +28,36 @@ class UsageShape(msgspec.Struct, frozen=True):
     prompt_tokens_details: CachedTokens
 
 
+class FunctionShape(msgspec.Struct, frozen=True):
+    """What is called: `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class CallShape(msgspec.Struct, frozen=True, kw_only=True):
+    """One call. `index` counts a choice's calls, in chunks only."""
+
+    index: int | UnsetType = UNSET
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionShape
+
+
 class Delta(msgspec.Struct, frozen=True):
     """What a chunk adds to the message."""
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: tuple[CallShape, ...] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The one choice in a chunk."""
 
-    index: int = 0
+    index: int
     delta: Delta = Delta()
-    logprobs: None = None
+    logprobs: LogprobsShape | None = None
     finish_reason: FinishReason | None = None
 
 
@@ -53,19 +73,20 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageShape(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer as a message."""
+    """The answer as a message; one that only calls tools has no content."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: tuple[CallShape, ...] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """The one choice of a whole answer."""
+    """One choice of a whole answer."""
 
-    index: int = 0
+    index: int
     message: MessageShape
-    logprobs: None = None
+    logprobs: LogprobsShape | None
     finish_reason: FinishReason
 
 
@@ -89,31 +110,38 @@ class Shapes:
         self._model = model
         self._include_usage = include_usage
 
-    def opening(self) -> bytes:
-        """The first chunk, which names the role."""
-        return self._chunk(ChunkChoice(delta=Delta(role="assistant", content="")))
+    def opening(self, choice: int) -> bytes:
+        """A choice's first chunk, which names the role."""
+        return self._chunk(ChunkChoice(index=choice, delta=Delta(role="assistant", content="")))
 
-    def text(self, text: str) -> bytes:
-        """A chunk with some text."""
-        return self._chunk(ChunkChoice(delta=Delta(content=text)))
+    def piece(self, choice: int, piece: Piece, calls_before: int) -> bytes | None:
+        """A chunk with what a piece adds to a choice that has made so many calls; None if it adds nothing."""
+        if not (piece.text or piece.calls or piece.logprobs):
+            return None
+        calls = tuple(_call(call, calls_before + at) for at, call in enumerate(piece.calls))
+        delta = Delta(content=piece.text or UNSET, tool_calls=calls or UNSET)
+        return self._chunk(ChunkChoice(index=choice, delta=delta, logprobs=logprobs_shape(piece.logprobs)))
 
-    def closing(self, end: End) -> list[bytes]:
-        """The one terminal chunk, and the count of tokens if it was asked for."""
-        last = [self._chunk(ChunkChoice(finish_reason=end.reason))]
-        if self._include_usage:
-            last.append(self._chunk(None, _usage(end.usage)))
-        return last
+    def closing(self, choice: int, end: End) -> bytes:
+        """A choice's one terminal chunk."""
+        return self._chunk(ChunkChoice(index=choice, finish_reason=end.reason))
 
-    def whole(self, text: str, end: End) -> bytes:
+    def counted(self, ends: Sequence[End]) -> list[bytes]:
+        """The count of tokens over all choices, if it was asked for."""
+        return [self._chunk(None, _usage(ends))] if self._include_usage else []
+
+    def whole(self, choices: Sequence[Gathered]) -> bytes:
         """The answer in one object."""
-        choice = Choice(message=MessageShape(content=text), finish_reason=end.reason)
+        ends = [gathered.end for gathered in choices if gathered.end]
         return msgspec.json.encode(
             Whole(
                 id=self._id,
                 created=self._created,
                 model=self._model,
-                choices=(choice,),
-                usage=_usage(end.usage),
+                choices=tuple(
+                    _choice(*each, end) for each, end in zip(enumerate(choices), ends, strict=True)
+                ),
+                usage=_usage(ends),
             )
         )
 
@@ -129,10 +157,23 @@ class Shapes:
         )
 
 
-def _usage(usage: Usage) -> UsageShape:
+def _choice(index: int, gathered: Gathered, end: End) -> Choice:
+    calls = tuple(map(_call, gathered.calls))
+    message = MessageShape(
+        content=None if calls and not gathered.text else gathered.text, tool_calls=calls or UNSET
+    )
+    logprobs = logprobs_shape(tuple(gathered.logprobs))
+    return Choice(index=index, message=message, logprobs=logprobs, finish_reason=end.reason)
+
+
+def _call(call: ToolCall, index: int | UnsetType = UNSET) -> CallShape:
+    return CallShape(index=index, id=call.id, function=FunctionShape(call.name, call.arguments))
+
+
+def _usage(ends: Sequence[End]) -> UsageShape:
+    """The tokens of all choices; their common prompt counts once, as the first choice counted it."""
+    prompt: Usage = ends[0].usage
+    written = sum(end.usage.completion_tokens for end in ends)
     return UsageShape(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.prompt_tokens + usage.completion_tokens,
-        CachedTokens(usage.cached_tokens),
+        prompt.prompt_tokens, written, prompt.prompt_tokens + written, CachedTokens(prompt.cached_tokens)
     )

@@ -28,6 +28,10 @@ class Doors(Protocol):
         """A fresh id for a request: letters and digits."""
         ...
 
+    def tenant_tag(self, tenant: str) -> bytes:
+        """What stands for a tenant in a Job, without naming it; empty for none."""
+        ...
+
     def wall(self) -> float:
         """Unix seconds."""
         ...

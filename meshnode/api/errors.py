@@ -39,6 +39,7 @@ TABLE: Mapping[str, Shape] = {
     "deadline_exceeded": Shape(504, "timeout_error", final=True),
     "interrupted": Shape(503, _UPSTREAM),
     "engine_failed": Shape(503, _SERVER),
+    "engine_crashed": Shape(503, _SERVER),
     "model_file_invalid": Shape(500, _SERVER, final=True),
     "download_failed": Shape(503, _SERVER),
     "unreachable": Shape(502, _UPSTREAM),

@@ -21,7 +21,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
-from meshnode.api.chat import CLOSING
+from meshnode.api.exchange import CLOSING
 from meshnode.errors import ConfigInvalid, MeshError, PortInUse
 from meshnode.observe import log
 

@@ -37,6 +37,7 @@ TABLE: Mapping[str, int] = {
     "deadline_exceeded": 42,
     "interrupted": 43,
     "engine_failed": 44,
+    "engine_crashed": 45,
 }
 
 

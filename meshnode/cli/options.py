@@ -14,16 +14,20 @@ C = TypeVar("C", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {
     "name": str,
     "model": str,
+    "models": str,
+    "memory_mb": int,
     "engine": click.Choice(["llama", "scripted", "none"]),
     "api_host": str,
     "api_port": int,
     "mesh_host": str,
     "mesh_port": int,
+    "sandbox": click.Choice(["auto", "none"]),
     "threads": int,
     "slots": int,
     "context": int,
     "bootstrap": str,
     "advertise": str,
+    "upstream": str,
 }
 SWITCHES = ("discover", "reachable")
 
@@ -41,6 +45,10 @@ def node_options(command: C) -> C:
         command = click.option(f"--{name.replace('_', '-')}", name, type=kind, default=None, help=about)(
             command
         )
+    about = settings["allow_unsandboxed"].description
+    command = click.option(
+        "--allow-unsandboxed", "allow_unsandboxed", is_flag=True, default=None, help=about
+    )(command)
     for name in SWITCHES:
         about = settings[name].description
         command = click.option(f"--{name}/--no-{name}", name, default=None, help=about)(command)

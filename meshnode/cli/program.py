@@ -3,7 +3,8 @@
 import click
 
 from meshnode.cli.join import join
-from meshnode.cli.query import invite, models, peers, pull, status, version
+from meshnode.cli.models import models, pull, remove, show
+from meshnode.cli.query import invite, peers, status, version
 from meshnode.cli.run import run
 from meshnode.cli.up import up
 from meshnode.cli.verb import Program
@@ -18,5 +19,5 @@ def program() -> None:
     """
 
 
-for _command in (up, join, invite, status, peers, models, pull, run, version):
+for _command in (up, join, invite, status, peers, models, show, pull, remove, run, version):
     program.add_command(_command)

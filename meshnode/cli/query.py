@@ -1,9 +1,8 @@
-"""The short verbs, which ask a running node one thing: invite, status, peers, models, pull, version."""
+"""The short verbs, which ask a running node one thing: invite, status, peers, version."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -13,15 +12,9 @@ from meshnode.cli import client
 from meshnode.cli.render import Screen, duration, milliseconds
 from meshnode.cli.verb import verb
 from meshnode.control.invite import duration_s
-from meshnode.control.pull import PullResult, pull_with
-from meshnode.control.verbs import InviteArguments, PullArguments, read_arguments
-from meshnode.errors import NotRunning
-from meshnode.models.pull import pull as fetch
-from meshnode.models.store import ModelStore
-from meshnode.observe.snapshot import ModelView, PeerView, Snapshot
-from meshnode.seams import in_thread
+from meshnode.control.verbs import InviteArguments
+from meshnode.observe.snapshot import PeerView, Snapshot
 
-MODELS_DIRECTORY = "models"
 ID_CHARACTERS = 8  # enough to tell nodes apart by eye
 
 
@@ -66,60 +59,10 @@ async def peers(screen: Screen, home: Path) -> None:
 
 @click.command()
 @verb
-async def models(screen: Screen, home: Path) -> None:
-    """List the models that this node can use, its own and its peers'."""
-    seen = await client.status(home)
-    screen.json({"models": seen.models})
-    if not seen.models:
-        screen.line("No models yet. `meshnode pull smollm2:135m` fetches a small one.")
-        return
-    columns = ("MODEL", "QUANT", "TIER", "CONTEXT", "SPEED", "HERE", "NODES")
-    screen.table(columns, [_model_row(model) for model in seen.models])
-
-
-@click.command()
-@click.argument("source")
-@click.option("--sha256", default="", help="What the file must be; otherwise it is refused.")
-@verb
-async def pull(screen: Screen, home: Path, source: str, sha256: str) -> None:
-    """Bring a model to this device.
-
-    SOURCE is a name such as smollm2:135m, or the path of a GGUF file. No node needs to run for it.
-    """
-    given = {"source": _resolved(source), "sha256": sha256}
-    arguments = read_arguments(PullArguments, given)
-    try:
-        pulled = await client.call(home, "pull", given, PullResult, screen.progress)
-    except NotRunning:
-        pulled = await _pull_here(screen, home, arguments)
-    screen.json(pulled)
-    screen.line(f"{pulled.name} is here: {pulled.size_bytes / 1e6:.0f} MB, sha256 {pulled.digest}")
-
-
-@click.command()
-@verb
 async def version(screen: Screen, home: Path) -> None:
     """Print the version."""
     screen.json({"version": __version__, "home": str(home)})
     screen.line(f"meshnode {__version__}")
-
-
-async def _pull_here(screen: Screen, home: Path, arguments: PullArguments) -> PullResult:
-    store = ModelStore(home / MODELS_DIRECTORY)
-
-    async def work(given: PullArguments, report: Any) -> Any:
-        return await fetch(given.source, store, blocking=in_thread, on_progress=report, sha256=given.sha256)
-
-    async def emit(event: dict[str, object]) -> None:
-        screen.progress(event)
-
-    return await pull_with(work, arguments, emit)
-
-
-def _resolved(source: str) -> str:
-    """A path made absolute, for the node's working directory is another; names stay as they are."""
-    path = Path(source).expanduser()
-    return str(path.absolute()) if source.endswith(".gguf") or path.is_file() else source
 
 
 def _status_facts(seen: Snapshot) -> dict[str, str]:
@@ -138,6 +81,7 @@ def _status_facts(seen: Snapshot) -> dict[str, str]:
         "addresses": ", ".join(seen.mesh_addresses),
         "model": f"{engine.model} ({engine.kind}, {engine.state})" if engine.model else "",
         "engine": engine.detail,
+        "sandbox": ": ".join(filter(None, (engine.sandbox, engine.exposure))),
         "running": f"{engine.in_flight} of {engine.slots}, {engine.queued} waiting" if engine.slots else "",
         "links": str(len(seen.links)),
         "peers": str(len(seen.peers)),
@@ -153,16 +97,4 @@ def _peer_row(peer: PeerView) -> tuple[str, ...]:
         milliseconds(peer.rtt_ms),
         str(peer.in_flight),
         ", ".join(peer.models),
-    )
-
-
-def _model_row(model: ModelView) -> tuple[str, ...]:
-    return (
-        model.name,
-        model.quant,
-        str(model.tier),
-        str(model.context),
-        f"{model.generate_tps:.0f} tok/s" if model.generate_tps else "",
-        "yes" if model.local else "no",
-        ", ".join(node[:ID_CHARACTERS] for node in model.nodes),
     )

@@ -11,7 +11,15 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from meshnode.api.control_socket import failure_of
@@ -96,7 +104,7 @@ class ProgressLines:
         if self._console.is_terminal:
             self._move_bar(step, done, total)
         else:
-            self._say(step, done / total if total else 0.0)
+            self._say(step, done / total if total else 0.0, _pace(event))
 
     def stop(self) -> None:
         """Leave the bars as they are; what is printed next goes below."""
@@ -107,22 +115,35 @@ class ProgressLines:
 
     def _move_bar(self, step: str, done: float, total: float) -> None:
         if self._bars is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._bars = Progress(*columns, console=self._console)
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+            speed = (TransferSpeedColumn(), TimeRemainingColumn())
+            self._bars = Progress(*columns, *speed, console=self._console)
             self._bars.start()
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=None)
         self._bars.update(self._tasks[step], completed=done, total=total or None)
 
-    def _say(self, step: str, share: float) -> None:
+    def _say(self, step: str, share: float, pace: str) -> None:
         if step not in self._said or share >= self._said[step] + PLAIN_STEP:
             self._said[step] = share
-            self._console.print(f"{step} {share:.0%}" if share else f"{step} …", soft_wrap=True)
+            self._console.print(f"{step} {share:.0%}{pace}" if share else f"{step} …", soft_wrap=True)
+
+
+def _pace(event: Mapping[str, Any]) -> str:
+    """How fast it goes and how long it takes still, where the event says so."""
+    speed, left_s = float(event.get("bytes_per_s") or 0), float(event.get("left_s") or 0)
+    left = f", {duration(left_s)} left" if left_s else ""
+    return f" ({megabytes(int(speed))}/s{left})" if speed else ""
 
 
 def visible(text: str, keep: str = "") -> str:
     """The text without what a terminal would obey."""
     return "".join(char if char.isprintable() or char in keep else "�" for char in text)
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def milliseconds(value: float | None) -> str:

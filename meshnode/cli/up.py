@@ -90,11 +90,18 @@ def _words(event: Event) -> tuple[str, ...]:
         case {"event": "loading", "model": model}:
             return (f"Loading {model}{_after(': ', event.get('detail'))}",)
         case {"event": "ready", "model": model}:
-            return (f"Ready to answer with {model}." if model else "Ready, without a model of its own.",)
+            ready = f"Ready to answer with {model}." if model else "Ready, without a model of its own."
+            return (ready, *_exposed(event))
         case {"event": "error", "message": message}:
             return (f"error: {message}{_after(' hint: ', event.get('hint'))}",)
         case _:  # of a kind that is for programs only
             return ()
+
+
+def _exposed(event: Event) -> tuple[str, ...]:
+    """A line on what is not contained, if anything is not."""
+    exposure = event.get("exposure")
+    return (f"Sandbox            {event.get('sandbox')}: {exposure}",) if exposure else ()
 
 
 def _after(joint: str, text: object) -> str:

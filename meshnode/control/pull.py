@@ -31,6 +31,16 @@ class Progress(Protocol):
         """How much there is to do; 0 when unknown."""
         ...
 
+    @property
+    def bytes_per_s(self) -> float:
+        """How fast it goes; 0 when unknown."""
+        ...
+
+    @property
+    def left_s(self) -> float:
+        """How many seconds the rest takes at that speed; 0 when unknown."""
+        ...
+
 
 class Pulled(Protocol):
     """The model that a pull brought."""
@@ -50,6 +60,16 @@ class Pulled(Protocol):
         """Its size."""
         ...
 
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """What its publisher allows, empty when unknown."""
+        ...
+
 
 Pull = Callable[[PullArguments, Callable[[Progress], None]], Awaitable[Pulled]]
 
@@ -60,6 +80,8 @@ class PullResult(msgspec.Struct, frozen=True):
     name: str
     digest: str
     size_bytes: int
+    source: str = ""
+    licence: str = ""
 
 
 def pull_verb(pull: Pull) -> Verb:
@@ -72,7 +94,10 @@ def pull_verb(pull: Pull) -> Verb:
 
 
 async def pull_with(pull: Pull, arguments: PullArguments, emit: Emit) -> PullResult:
-    """Pull and emit `{"event": "progress", "step", "done", "total"}`, skipping some if nobody keeps up."""
+    """Pull and emit events `progress`: `step`, `done`, `total`, and `bytes_per_s` and `left_s` once known.
+
+    Some are skipped if nobody keeps up.
+    """
     send, receive = trio.open_memory_channel[Progress](PROGRESS_WAITING)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, receive, emit)
@@ -80,7 +105,7 @@ async def pull_with(pull: Pull, arguments: PullArguments, emit: Emit) -> PullRes
             outcome = await _outcome(pull, arguments, send)
     if isinstance(outcome, MeshError):  # raised out here, where no nursery wraps it
         raise outcome
-    return PullResult(outcome.name, outcome.digest.hex(), outcome.size_bytes)
+    return PullResult(outcome.name, outcome.digest.hex(), outcome.size_bytes, outcome.source, outcome.licence)
 
 
 async def _outcome(
@@ -98,6 +123,16 @@ async def _outcome(
 
 async def _forward(receive: trio.MemoryReceiveChannel[Progress], emit: Emit) -> None:
     async for progress in receive:
-        await emit(
-            {"event": "progress", "step": progress.step, "done": progress.done, "total": progress.total}
-        )
+        await emit(progress_event(progress))
+
+
+def progress_event(progress: Progress) -> dict[str, object]:
+    """Progress as the event that everybody who watches gets."""
+    event: dict[str, object] = {
+        "event": "progress",
+        "step": progress.step,
+        "done": progress.done,
+        "total": progress.total,
+    }
+    speed = {"bytes_per_s": round(progress.bytes_per_s), "left_s": round(progress.left_s, 1)}
+    return event | speed if progress.bytes_per_s else event

@@ -37,10 +37,21 @@ class InviteArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PullArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`source` is a name in the catalog or an absolute path; `sha256` is what the file must be, in hex."""
+    """`source` as in docs/models.md, paths absolute; `sha256` is what the file must be, in hex.
+
+    `name` is what to call the model; empty leaves that to its own header.
+    """
 
     source: Text
     sha256: Annotated[str, Meta(pattern=r"^(sha256:)?([0-9a-fA-F]{64})?$")] = ""
+    name: Annotated[str, Meta(max_length=64)] = ""
+
+
+class RemoveArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`force` ends the answers that the model is giving."""
+
+    name: Text
+    force: bool = False
 
 
 class NoArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
-        """The models it serves at this moment; empty unless the state is READY or STANDBY."""
+        """The models it serves at this moment: those of READY and STANDBY, and of LOADING after STANDBY."""
         ...
 
     @property

@@ -2,11 +2,14 @@
 
 import re
 
-from meshnode.engine.worker.frames import Ready
+import msgspec
+
+from meshnode.engine.worker.frames import Measured, Ready
 from meshnode.routing.quants import quant_of
 from meshnode.terms import Feature, ModelCard
 
 FAMILY_MAX_CHARS = 48
+MOVED = 0.2  # of a speed, before it is told anew: every change is a signature, and a verification everywhere
 
 
 def build_card(ready: Ready, *, name: str, digest: bytes) -> ModelCard:
@@ -28,8 +31,20 @@ def build_card(ready: Ready, *, name: str, digest: bytes) -> ModelCard:
         generate_tps=round(ready.generate_tps, 1),
         slots=ready.slots,
         batch_gain=round(ready.batch_gain, 2),
-        features=(Feature.TOKEN_IDS,),
+        features=ready.features or (Feature.TOKEN_IDS,),
     )
+
+
+def refreshed(card: ModelCard, measured: Measured, watts: float) -> ModelCard:
+    """The card with speeds and watts as they are now, or the very same card when none has moved by a fifth."""
+    now = {
+        "prompt_tps": round(measured.prompt_tps, 1) or card.prompt_tps,
+        "generate_tps": round(measured.generate_tps, 1) or card.generate_tps,
+        "batch_gain": max(1.0, round(measured.batch_gain, 2)) if measured.batch_gain else card.batch_gain,
+        "watts": round(watts, 1) or card.watts,
+    }
+    moved = any(abs(new - getattr(card, name)) > MOVED * getattr(card, name) for name, new in now.items())
+    return msgspec.structs.replace(card, **now) if moved else card
 
 
 def _family(ready: Ready) -> str:

@@ -1,16 +1,22 @@
-"""One life of a worker process: started, spoken to in frames, ended for certain. It knows no runs."""
+"""One life of a worker process: started, spoken to in frames, ended for certain. It knows no runs.
+
+The process is started by the thread that runs trio, which lives as long as the node: the kernel kills a worker
+when the thread that started it ends, so none of trio's own threads, which come and go, may do it.
+"""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import IO
 
 import trio
 
+from meshnode.engine.sandbox import Launch
 from meshnode.engine.worker.frames import AnyEvent, Command, FrameReader, pack, read_event
 from meshnode.errors import EngineFailed
 from meshnode.observe import log
@@ -19,8 +25,13 @@ WORKER_COMMAND = (sys.executable, "-P", "-m", "meshnode.engine.worker")
 OUTBOX_FRAMES = 4096
 READ_BYTES = 1 << 16
 END_GRACE_S = 2.0  # between asking a worker to go and killing it
+END_LOOK_S = 0.005
+INFO_BYTES = 4096
+INFO_WITHIN_S = 5.0
 LOG_LINE_MAX_BYTES = 2000
 LAST_LINES = 8
+SIGNALS = {int(one): one.name for one in signal.Signals}
+SIGNALLED = 128  # bubblewrap leaves with this and the number of the signal that ended what was in it
 
 _log = log.get("engine")
 
@@ -28,15 +39,22 @@ _log = log.get("engine")
 class Child:
     """A running worker. `send` never waits; `events` ends when the process does."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], pipes: "_Pipes") -> None:
         self._process = process
+        self._pipes = pipes
+        self._pid = process.pid
         self._put, self._outbox = trio.open_memory_channel[Command](OUTBOX_FRAMES)
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
+        """The worker's process id, also when bubblewrap is between it and this process."""
+        return self._pid
+
+    @property
+    def killed(self) -> bool:
+        """Whether somebody has ended it with SIGKILL: this node, the system short of memory, or a person."""
+        return self._process.returncode in (-signal.SIGKILL, SIGNALLED + signal.SIGKILL)
 
     def send(self, command: Command) -> None:
         """Queue a command. A worker that has not read thousands of them is wedged, and killed."""
@@ -51,33 +69,30 @@ class Child:
 
     async def events(self) -> AsyncGenerator[AnyEvent, None]:
         """What the worker says, until it is gone. Raises FrameError when it talks nonsense."""
-        assert self._process.stdout is not None
         frames = FrameReader()
-        while received := await self._process.stdout.receive_some(READ_BYTES):
+        while received := await self._pipes.output.receive_some(READ_BYTES):
             for body in frames.feed(bytes(received)):
                 yield read_event(body)
 
     async def last_words(self) -> str:
         """How it ended, and the last line it wrote to its log, for a person. Waits for its end, briefly."""
         with trio.move_on_after(END_GRACE_S):
-            await self._process.wait()
+            await self._ended()
         ending = _ending(self._process.returncode)
         return f"{ending}: {self._last_lines[-1]}" if self._last_lines else ending
 
     async def write(self) -> None:
         """Pass queued commands to the process for as long as it reads."""
-        assert self._process.stdin is not None
         async for command in self._outbox:
             try:
-                await self._process.stdin.send_all(pack([command]))
+                await self._pipes.input.send_all(pack([command]))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
 
     async def read_log(self) -> None:
         """Pass its standard error to the node's log, line by line and bounded."""
-        assert self._process.stderr is not None
         held = b""
-        while received := await self._process.stderr.receive_some(READ_BYTES):
+        while received := await self._pipes.log.receive_some(READ_BYTES):
             *lines, held = (held + received).split(b"\n")
             if len(held) > LOG_LINE_MAX_BYTES:
                 lines, held = [*lines, held], b""
@@ -86,13 +101,29 @@ class Child:
 
     async def end(self) -> None:
         """Ask it to go (the end of its input), and kill it if it does not."""
-        assert self._process.stdin is not None
-        await self._process.stdin.aclose()
+        await self._pipes.input.aclose()
         with trio.move_on_after(END_GRACE_S):
-            await self._process.wait()
+            await self._ended()
         if self._process.returncode is None:
             self._process.kill()
-            await self._process.wait()
+            await self._ended()
+        await self._pipes.output.aclose()
+        await self._pipes.log.aclose()
+
+    async def learn_pid(self, info: trio.lowlevel.FdStream) -> None:
+        """Read from bubblewrap which process the worker is; without bubblewrap there is nothing to read."""
+        told = b""
+        with trio.move_on_after(INFO_WITHIN_S):
+            async with info:
+                while len(told) < INFO_BYTES and (more := await info.receive_some(INFO_BYTES)):
+                    told += more
+        if found := re.search(rb'"child-pid":\s*(\d+)', told):
+            self._pid = int(found[1])
+
+    async def _ended(self) -> None:
+        """Wait for its end, which is near: by looking, for trio can wait for its own processes only."""
+        while self._process.poll() is None:  # noqa: ASYNC110 - nobody would set an event
+            await trio.sleep(END_LOOK_S)
 
     def _log_line(self, line: bytes) -> None:
         text = line[:LOG_LINE_MAX_BYTES].decode("utf-8", "replace").strip()
@@ -101,23 +132,27 @@ class Child:
             _log.warning("worker", said=text)
 
 
+class _Pipes:
+    """The near ends of a worker's standard streams."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.input, self.output, self.log = map(_stream, (process.stdin, process.stdout, process.stderr))
+
+
 @asynccontextmanager
-async def start_child(command: Sequence[str] = WORKER_COMMAND) -> AsyncIterator[Child]:
+async def start_child(launch: Launch) -> AsyncIterator[Child]:
     """A worker process, for as long as the context lasts. Raises EngineFailed when it cannot be started."""
+    info, info_fd = os.pipe()
     try:
-        process = await trio.lowlevel.open_process(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(),
-            # A Ctrl-C at the terminal is for the node, which then ends its worker in order.
-            start_new_session=True,
-        )
+        process = _start(launch, info_fd)
     except OSError as error:
+        os.close(info)
         raise EngineFailed(f"the worker process cannot be started: {error}") from error
-    child = Child(process)
+    finally:
+        os.close(info_fd)
+    child = Child(process, _Pipes(process))
     try:
+        await child.learn_pid(trio.lowlevel.FdStream(info))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.write)
             nursery.start_soon(child.read_log)
@@ -128,16 +163,30 @@ async def start_child(command: Sequence[str] = WORKER_COMMAND) -> AsyncIterator[
             await child.end()
 
 
-def _environment() -> dict[str, str]:
-    """The node's own, with the very meshnode that the node runs from first on the path."""
-    here = str(Path(__file__).parents[2])
-    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+def _start(launch: Launch, info_fd: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and bubblewrap, without a shell
+        launch.arguments(info_fd),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env=launch.environment,
+        pass_fds=(info_fd,) if launch.wrapping else (),
+        # A Ctrl-C at the terminal is for the node, which then ends its worker in order.
+        start_new_session=True,
+    )
+
+
+def _stream(pipe: IO[bytes] | None) -> trio.lowlevel.FdStream:
+    """Our end of a pipe, as trio reads and writes it."""
+    assert pipe is not None
+    descriptor = os.dup(pipe.fileno())
+    pipe.close()
+    return trio.lowlevel.FdStream(descriptor)
 
 
 def _ending(code: int | None) -> str:
     if code is None:
         return "it does not end"
-    if code < 0:
-        return f"it was ended by {signal.Signals(-code).name}"
-    return f"it left with code {code}"
+    name = SIGNALS.get(-code if code < 0 else code - SIGNALLED)
+    return f"it was ended by {name}" if name else f"it left with code {code}"

@@ -45,6 +45,11 @@ class Holdback:
             return self._cut(stop_at)
         return self._release(len(self._text) - self._may_grow())
 
+    @property
+    def pending(self) -> str:
+        """The characters that are held."""
+        return self._text
+
     def flush(self) -> Release | None:
         """All that is still held; for the end of an answer that met no stop string."""
         self._text += self._decoder.decode(b"", final=True)
@@ -58,7 +63,7 @@ class Holdback:
 
     def _may_grow(self) -> int:
         """Length of the longest end of the text that begins some stop string."""
-        return max((_overlap(self._text, stop) for stop in self._stops), default=0)
+        return max((overlap(self._text, stop) for stop in self._stops), default=0)
 
     def _release(self, limit: int) -> Release | None:
         whole = [boundary for boundary in self._boundaries if boundary[1] <= limit]
@@ -78,7 +83,7 @@ class Holdback:
         return release
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """How many characters at the end of `text` are the beginning of `stop`, without being all of it."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

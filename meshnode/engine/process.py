@@ -1,67 +1,68 @@
 """The engine that runs a model through llama.cpp, in a supervised process of its own.
 
 The process may hang or die at any moment; the node never does. A crash ends the runs it held with one clear
-error each and a new process is started, after a pause that grows while crashes follow each other.
+error each and a new process is started, after a pause that grows while crashes follow each other. While other
+models need the memory more there is no process at all, and the next run brings it back.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import trio
 
-from meshnode.engine import threads
 from meshnode.engine.base import EngineState, Load
-from meshnode.engine.card import build_card
-from meshnode.engine.child import WORKER_COMMAND, Child, start_child
-from meshnode.engine.runs import Runs
-from meshnode.engine.worker.frames import (
-    Alive,
-    AnyEvent,
-    Broken,
-    Cancel,
-    FrameError,
-    Loading,
-    Measured,
-    Open,
-    Ready,
-    Threads,
-)
+from meshnode.engine.budget import MemoryBudget, too_large
+from meshnode.engine.card import build_card, refreshed
+from meshnode.engine.child import WORKER_COMMAND, start_child
+from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes
+from meshnode.engine.life import CRASHED, SPEED_MIN, Ending, Life
+from meshnode.engine.runs import Run, Runs
+from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
+from meshnode.engine.worker.frames import Cancel, Loading, Measured, Open, Ready
 from meshnode.engine.worker.frames import Run as RunCommand
-from meshnode.errors import Busy, EngineFailed, ModelNotFound
+from meshnode.errors import Busy, EngineFailed, MeshError, ModelNotFound
 from meshnode.observe import log
 from meshnode.terms import Emitted, Job, ModelCard, Posture
 
 QUEUE_RUNS = 64  # that may wait beside those in slots
 STALL_S = 30.0  # without a sign of life while there is work
-LOAD_STALL_S = 300.0  # the same while a model loads, perhaps from a slow disk
-STALL_LOOK_S = 1.0
-SLOW_STEPS = 20.0  # a model so slow that a step takes long may be silent for this many steps
-STEP_TOKENS = 136
-SPEED_MIN = 0.1  # tokens per second, for estimates
 PAUSE_FIRST_S = 0.1
 PAUSE_MAX_S = 30.0
 STEADY_S = 60.0  # a worker that lived this long starts the pauses anew
 LOAD_CRASHES_MAX = 3  # in a row, without ever getting ready
-CRASHED = "the worker crashed while it answered; it is being restarted"
+CARD_EVERY_S = 15.0  # between two changes of its speeds, and so between two ads
+LIFE_SIGN_S = 1.0  # between two signs to those who wait while their model is brought into memory
+ROOM_WAIT_S = 30.0  # for memory, at most; and at most half the time that a job has
+UNLOADED = "unloaded to make room"
+WAITS_FOR_ROOM = "waiting for memory that other models hold"
+UNBOUNDED_BYTES = 1 << 62
 
 _log = log.get("engine")
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified model file: its path, the SHA-256 it was verified against, and its `family:size` name."""
+    """A verified model file: its path, the SHA-256 it was verified against, and its `family:size` name.
+
+    `shape` is what its size in memory follows from; without one it is taken to need none.
+    """
 
     path: str
     digest: bytes
     name: str = ""
+    shape: Shape = Shape(0, 0, 0)
+
+
+Verify = Callable[[ModelFile], Awaitable[None]]
 
 
 class LlamaEngine:
     """An Engine over a worker process.
 
-    `thread_count` 0 follows the machine's load; `context` 0 is the model's own, bounded. `command` starts a
-    worker and `stall_s` is how long one may be silent over its work: both are there for tests.
+    `thread_count` 0 follows the machine's load; `context` 0 is the most that is sensible. `budget` is the
+    memory that it shares with other engines, `sandbox` what its workers are put into, the strongest there is
+    by default; `verify` raises ModelFileInvalid when a file is not what it was. `command` starts a worker and
+    `stall_s` is how long one may be silent over its work: both are there for tests.
     """
 
     def __init__(
@@ -71,27 +72,43 @@ class LlamaEngine:
         slots: int = 8,
         context: int = 0,
         thread_count: int = 0,
+        budget: MemoryBudget | None = None,
+        sandbox: Sandbox | None = None,
+        verify: Verify | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         stall_s: float = STALL_S,
     ) -> None:
         self._model = model
         self._changed = trio.Event()
         self._slots, self._context, self._threads = slots, context, thread_count
+        self._budget = budget or MemoryBudget(UNBOUNDED_BYTES)
+        self._sandbox = sandbox or Sandbox()
+        self._verify = verify
         self._command, self._stall_s = command, stall_s
         self._state = EngineState.LOADING if model else EngineState.ABSENT
         self._detail = ""
         self._posture = Posture()
-        self._cards: tuple[ModelCard, ...] = ()
+        self._card: ModelCard | None = None
+        self._card_at = 0.0
         self._watchers: list[Callable[[], None]] = []
         self._runs = Runs(slots)
-        self._child: Child | None = None
-        self._heard = 0.0
-        self._silence_s = LOAD_STALL_S
+        self._held: dict[int, tuple[RunCommand, Run, float]] = {}
+        self._life: Life | None = None
+        self._stay = trio.CancelScope()
+        self._wanted = trio.Event()
+        self._recalled = False  # from standby: it has been in memory, and is to come back
+        self._used_at = 0.0
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
-        """The model's card while it runs."""
-        return self._cards
+        """The model's card while it runs, and while it could be brought back at once."""
+        return (self._card,) if self._card and (self._state is EngineState.READY or self.on_call) else ()
+
+    @property
+    def on_call(self) -> bool:
+        """Whether a run may be given to it although it is not in memory: it will be brought there."""
+        coming = self._recalled and self._state is EngineState.LOADING
+        return self._card is not None and (coming or self._state is EngineState.STANDBY)
 
     @property
     def state(self) -> EngineState:
@@ -116,7 +133,17 @@ class LlamaEngine:
     @property
     def pid(self) -> int | None:
         """The worker's process id, while there is one."""
-        return self._child.pid if self._child else None
+        return self._life.child.pid if self._life else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is in memory and nobody would notice if it were not."""
+        return self._state is EngineState.READY and not len(self._runs)
+
+    @property
+    def used_at(self) -> float:
+        """When its last run ended, on trio's clock."""
+        return self._used_at
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call back on every change of state, detail or cards."""
@@ -124,7 +151,8 @@ class LlamaEngine:
 
     def use(self, model: ModelFile) -> None:
         """Run this model from now on, ending what runs; also the way out of FAILED."""
-        self._model = model
+        self._model, self._card = model, None
+        self._end_runs("the model was exchanged for another")
         self._changed.set()
         self._become(EngineState.LOADING)
 
@@ -136,166 +164,233 @@ class LlamaEngine:
         """The model cannot be had: FAILED, and why, until `use`."""
         self._become(EngineState.FAILED, detail)
 
+    def vacate(self) -> None:
+        """Leave the memory to another model, if nothing runs; the next run brings this one back."""
+        if self.idle:
+            self._life = None
+            self._stand_by()
+            self._stay.cancel()
+
+    def wake(self) -> None:
+        """Come back into memory before a run asks for it."""
+        self._wanted.set()
+
     def set_threads(self, count: int) -> None:
         """Compute with this many threads, within a moment; 0 follows the machine's load again."""
         self._threads = count
 
     @asynccontextmanager
     async def run(self, job: Job, scope: bytes = b"") -> AsyncIterator[AsyncIterator[Emitted]]:
-        """Run a job, see Engine.run."""
-        child = self._accept()
-        if not len(self._runs):
-            self._heard = trio.current_time()
-        run = self._runs.begin(job)
-        child.send(RunCommand(run.number, job, scope))
+        """Run a job, see Engine.run; on standby it waits, with Progress as a sign of life, for the model."""
+        run = self._begin(job, scope)
         try:
             yield run
         finally:
             self._runs.leave(run)
-            if not run.over:
-                child.send(Cancel(run.number))
+            held = self._held.pop(run.number, None)
+            if self._life is not None and not (run.over or held):
+                self._life.child.send(Cancel(run.number))
+            self._used_at = trio.current_time()
+            self._budget.changed()
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a worker alive for whatever model is in use, until cancelled."""
         task_status.started()
-        while True:
-            self._changed = trio.Event()
-            async with trio.open_nursery() as nursery:
-                if self._model:
-                    nursery.start_soon(self._supervise, self._model)
-                await self._changed.wait()
-                nursery.cancel_scope.cancel()
-            self._stop_runs("the model was exchanged for another")
+        try:
+            while True:
+                self._changed = trio.Event()
+                async with trio.open_nursery() as nursery:
+                    if self._model:
+                        nursery.start_soon(self._supervise, self._model)
+                    await self._changed.wait()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._card = None
+            self._end_runs("this node's engine is being stopped")
 
-    def _accept(self) -> Child:
-        """The worker to give a run to, or why there is none."""
+    # --- Runs ---
+
+    def _begin(self, job: Job, scope: bytes) -> Run:
+        """Take a run in, and give it to the worker or hold it until there is one."""
+        self._check_accepts()
+        first = not len(self._runs)
+        run = self._runs.begin(job)
+        command = RunCommand(run.number, job, scope)
+        if self._life is None or self._state is not EngineState.READY:
+            patience_s = min(ROOM_WAIT_S, job.deadline_ms / 2000)
+            self._held[run.number] = (command, run, trio.current_time() + patience_s)
+            self._wanted.set()
+            return run
+        if first:
+            self._life.begin_work()
+        self._life.child.send(command)
+        return run
+
+    def _check_accepts(self) -> None:
+        """Raise why no run can be taken in, if so."""
         match self._state:
             case EngineState.ABSENT:
                 raise ModelNotFound("this node has no model of its own", hint="Get one: meshnode pull NAME")
             case EngineState.FAILED:
                 raise EngineFailed(self._detail)
-        if self._state is not EngineState.READY or self._child is None:
+        if self._state is not EngineState.READY and not self.on_call:
             raise Busy(self._detail or "the model is being loaded", retry_after_s=2.0)
         if len(self._runs) >= self._slots + QUEUE_RUNS:
             raise Busy("this node's queue is full", retry_after_s=self._wait_s())
-        return self._child
 
     def _wait_s(self) -> float:
         """An estimate, in seconds, of when a place gets free."""
-        card, load = self._cards[0], self._runs.load
+        card, load = self._card, self._runs.load
+        assert card is not None
         generate_tps = max(card.generate_tps * card.batch_gain, SPEED_MIN)
         prefill_s = load.queued_prefill / max(card.prompt_tps, SPEED_MIN)
         work_s = prefill_s + load.queued_decode / generate_tps
         return max(1.0, work_s / max(1, load.in_flight))
 
+    def _send_held(self) -> None:
+        """The model is there: give it what has waited for it."""
+        held, self._held = self._held, {}
+        assert self._life is not None
+        self._life.begin_work()
+        for command, _, _ in held.values():
+            self._life.child.send(command)
+
+    def _end_runs(self, why: str) -> None:
+        self._life = None
+        self._held.clear()
+        self._runs.fail_all(EngineFailed, why)
+
+    # --- Life and death ---
+
     async def _supervise(self, model: ModelFile) -> None:
-        """One worker after another for this model, until that turns out to be vain."""
-        pause_s, load_crashes = PAUSE_FIRST_S, 0
-        while True:
-            started = trio.current_time()
-            self._become(EngineState.LOADING, self._detail)
-            life = await self._live(model)
-            load_crashes = 0 if life.was_ready else load_crashes + 1
-            if life.vain or load_crashes >= LOAD_CRASHES_MAX:
-                self._become(EngineState.FAILED, life.ending)
-                return
-            if trio.current_time() - started > STEADY_S:
-                pause_s = PAUSE_FIRST_S
-            _log.error("worker crashed", how=life.ending, pause_s=pause_s)
-            self._become(EngineState.LOADING, f"the worker crashed and is being restarted ({life.ending})")
-            await trio.sleep(pause_s)
-            pause_s = min(pause_s * 2, PAUSE_MAX_S)
-
-    async def _live(self, model: ModelFile) -> "_Life":
-        """One worker's life, from its start to its end."""
-        self._heard, self._silence_s = trio.current_time(), LOAD_STALL_S
-        try:
-            async with start_child(self._command) as child, trio.open_nursery() as nursery:
-                self._child = child
-                thread_count = self._threads or self._most_threads()
-                child.send(Open(model.path, self._slots, self._context, thread_count))
-                nursery.start_soon(self._watch_for_stall, child)
-                nursery.start_soon(self._follow_load, child)
-                life = await self._listen(child, model)
+        """Bring the model into memory whenever it is wanted, until that turns out to be vain."""
+        total_bytes = self._budget.total_bytes
+        context = fitting_context(
+            model.shape, slots=self._slots, budget_bytes=total_bytes, wanted=self._context
+        )
+        need_bytes = footprint_bytes(model.shape, context=context or self._context, slots=self._slots)
+        if not context:
+            self.give_up(str(too_large(need_bytes, total_bytes)))
+            return
+        self._recalled = False
+        while self._state is not EngineState.FAILED:
+            self._become(EngineState.LOADING, WAITS_FOR_ROOM)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._comfort, nursery.cancel_scope)
+                async with self._budget.room(self, need_bytes):
+                    await self._keep_alive(model, context)
                 nursery.cancel_scope.cancel()
-        except EngineFailed as error:
-            return _Life(ending=str(error), vain=True)
-        return life
+            if self._state is EngineState.STANDBY:
+                await self._wanted.wait()
 
-    async def _listen(self, child: Child, model: ModelFile) -> "_Life":
-        """Take in events until there are no more. The runs fail the moment that is so."""
-        life = _Life()
+    async def _comfort(self, waiting: trio.CancelScope) -> None:
+        """While the model is not there, a sign of life to all who wait for it, and Busy when that is vain."""
+        while self._state is EngineState.LOADING:
+            await trio.sleep(LIFE_SIGN_S)
+            for number, (_, run, until) in list(self._held.items()):
+                if self._detail == WAITS_FOR_ROOM and trio.current_time() >= until:
+                    run.fail(Busy("the models in memory are all at work", retry_after_s=ROOM_WAIT_S))
+                    del self._held[number]
+                run.show_life()
+            if self._recalled and not self._held and self._detail == WAITS_FOR_ROOM:
+                self._stand_by()
+                waiting.cancel()
+
+    async def _keep_alive(self, model: ModelFile, context: int) -> None:
+        """One worker after another, until another model needs the memory or it turns out to be vain."""
+        pause_s, load_crashes = PAUSE_FIRST_S, 0
+        self._become(EngineState.LOADING)
+        with trio.CancelScope() as self._stay:
+            while True:
+                started = trio.current_time()
+                ending = await self._live(model, context)
+                load_crashes = 0 if ending.was_ready else load_crashes + 1
+                if ending.vain or load_crashes >= LOAD_CRASHES_MAX:
+                    self._become(EngineState.FAILED, ending.how)
+                    return
+                if trio.current_time() - started > STEADY_S:
+                    pause_s = PAUSE_FIRST_S
+                _log.error("worker crashed", how=ending.how, pause_s=pause_s)
+                self._become(EngineState.LOADING, f"the worker crashed and is being restarted ({ending.how})")
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+    async def _live(self, model: ModelFile, context: int) -> Ending:
+        """One worker's life, in the strongest sandbox in which it can begin."""
+        need_bytes = footprint_bytes(model.shape, context=context, slots=self._slots)
         try:
-            async with aclosing(child.events()) as events:
-                async for event in events:
-                    self._heard = trio.current_time()
-                    self._take(event, model, life)
-                    if life.vain:
-                        break
-        except FrameError as error:
-            _log.error("worker talks nonsense", error=str(error))
-            child.kill()
-        except trio.Cancelled:
-            self._drop_runs("this node's engine is being stopped")
-            raise
-        self._stop_runs(CRASHED)
-        life.ending = life.ending or await child.last_words()
-        return life
+            if self._verify is not None:
+                await self._verify(model)
+        except MeshError as error:
+            return Ending(how=str(error), vain=True)
+        while True:
+            launch = self._sandbox.launch(self._command, model.path, need_bytes if any(model.shape) else 0)
+            ending = await self._live_in(launch, model, context)
+            if ending.began:
+                self._sandbox.prove()
+            if ending.began or not self._sandbox.weaken(ending.how):
+                ending.how = ending.how.replace(MODEL_INSIDE, model.path)
+                return ending
 
-    def _take(self, event: AnyEvent, model: ModelFile, life: "_Life") -> None:
+    async def _live_in(self, launch: Launch, model: ModelFile, context: int) -> Ending:
+        """One worker's life, from its start to its end."""
+        try:
+            async with start_child(launch) as child:
+                self._life = Life(
+                    child,
+                    self._runs,
+                    lambda event: self._take(event, model),
+                    on_lost=self._lose,
+                    fixed_threads=lambda: self._threads,
+                    stall_s=self._stall_s,
+                )
+                threads = self._life.thread_count
+                child.send(Open(launch.model, self._slots, context, threads, launch.wall))
+                ending = await self._life.run()
+                ending.how = ending.how or await child.last_words()
+                ending.began = ending.began or child.killed  # whoever did that, it was not the sandbox
+        except EngineFailed as error:
+            return Ending(how=str(error), vain=True)
+        return ending
+
+    def _take(self, event: Loading | Ready | Measured, model: ModelFile) -> None:
         match event:
             case Loading(done):
                 self._become(EngineState.LOADING, f"loading the model: {done:.0%}")
             case Ready():
-                life.was_ready = True
-                self._posture = event.posture
-                self._cards = (build_card(event, name=model.name, digest=model.digest),)
-                self._silence_s = max(
-                    self._stall_s, SLOW_STEPS * STEP_TOKENS / max(event.prompt_tps, SPEED_MIN)
-                )
+                why = "; ".join(filter(None, (self._sandbox.why, event.posture.why)))
+                self._sandbox.prove()
+                self._posture = msgspec.structs.replace(event.posture, why=why)
+                self._card = build_card(event, name=model.name, digest=model.digest)
+                self._card_at = self._used_at = trio.current_time()
                 self._become(EngineState.READY)
-            case Broken(message, hint):
-                life.vain, life.ending = True, f"{message} {hint}".strip()
-            case Alive() | Measured():
-                pass
-            case _:
-                self._runs.take(event)
+                self._send_held()
+                self._budget.changed()
+            case Measured():
+                self._refresh_card(event)
 
-    async def _watch_for_stall(self, child: Child) -> None:
-        """Kill a worker that has work and gives no sign of life."""
-        while True:
-            await trio.sleep(min(self._silence_s / 10, STALL_LOOK_S))
-            has_work = len(self._runs) or self._state is EngineState.LOADING
-            if has_work and trio.current_time() - self._heard > self._silence_s:
-                _log.error("worker stalled", silent_s=round(trio.current_time() - self._heard, 1))
-                child.kill()
+    def _refresh_card(self, measured: Measured) -> None:
+        """Speeds have moved; the card follows now and then, for each change of it is signed and spread."""
+        now = trio.current_time()
+        if self._card is None or self._life is None or now - self._card_at < CARD_EVERY_S:
+            return
+        card = refreshed(self._card, measured, self._life.watts)
+        if card is not self._card:
+            self._card, self._card_at = card, now
+            self._become(EngineState.READY)
 
-    async def _follow_load(self, child: Child) -> None:
-        """Let the thread count follow what other programs leave free, before a run comes and during it."""
-        count = self._threads or self._most_threads()
-        others = threads.Others(child.pid)
-        while True:
-            await trio.sleep(threads.PERIOD_S)
-            taken = others.look(threads.PERIOD_S)
-            wanted = self._threads or threads.choose(threads.cores(), taken, count)
-            if wanted != count:
-                count = wanted
-                child.send(Threads(count))
+    def _stand_by(self) -> None:
+        """Out of memory, to come back when it is wanted."""
+        self._recalled, self._wanted = True, trio.Event()
+        self._become(EngineState.STANDBY, UNLOADED)
 
-    def _most_threads(self) -> int:
-        return threads.most(threads.cores())
-
-    def _stop_runs(self, why: str) -> None:
-        """The worker is gone, and another is to come."""
-        self._drop_runs(why)
+    def _lose(self) -> None:
+        """The worker is gone, and with it what it ran."""
+        self._life = None
+        self._recalled = False
+        self._held.clear()
         if self._state is EngineState.READY:
-            self._become(EngineState.LOADING, why)
-
-    def _drop_runs(self, why: str) -> None:
-        """No worker, no card, no runs."""
-        self._child = None
-        self._cards = ()
-        self._runs.fail_all(why)
+            self._become(EngineState.LOADING, CRASHED)
 
     def _become(self, state: EngineState, detail: str = "") -> None:
         if (state, detail) == (self._state, self._detail) and state is not EngineState.READY:
@@ -303,12 +398,3 @@ class LlamaEngine:
         self._state, self._detail = state, detail
         for on_change in self._watchers:
             on_change()
-
-
-@dataclass
-class _Life:
-    """How one worker's life went: `vain` when another would end the same way."""
-
-    was_ready: bool = False
-    ending: str = ""
-    vain: bool = False

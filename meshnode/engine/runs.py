@@ -61,6 +61,11 @@ class Run(AsyncIterator[Emitted]):
             case Refused():
                 self.fail(from_code(event.code, event.message, hint=event.hint, param=event.param))
 
+    def show_life(self) -> None:
+        """It has not begun yet, and whoever waits for it shall not give up."""
+        if not self.over:
+            self._put.send_nowait(Progress(0, self.prefill_left))
+
     def fail(self, error: MeshError) -> None:
         """End with an error, after what has already come."""
         if not self.over:
@@ -109,7 +114,7 @@ class Runs:
         if run := self._runs.get(event.number):
             run.take(event)
 
-    def fail_all(self, why: str) -> None:
-        """End all of them, each with an EngineFailed of its own."""
+    def fail_all(self, kind: type[EngineFailed], why: str) -> None:
+        """End all of them, each with an error of its own."""
         for run in self._runs.values():
-            run.fail(EngineFailed(why, retry_after_s=1.0))
+            run.fail(kind(why, retry_after_s=1.0))

@@ -4,7 +4,7 @@ It ships, for tests of a mesh and for trying one out; it knows nothing of llama.
 """
 
 import hashlib
-import zlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
@@ -12,7 +12,8 @@ import trio
 
 from meshnode.engine.base import EngineState, Load
 from meshnode.engine.holdback import Holdback, Release
-from meshnode.errors import Busy, ContextExceeded, EngineFailed, MeshError, ModelNotFound
+from meshnode.engine.script import Script, prompt_of, vector
+from meshnode.errors import Busy, ContextExceeded, EngineCrashed, EngineFailed, MeshError, ModelNotFound
 from meshnode.terms import (
     Emitted,
     End,
@@ -23,21 +24,24 @@ from meshnode.terms import (
     Piece,
     Posture,
     Progress,
+    TokenLogprob,
     Usage,
+    Vector,
 )
 
 PROGRESS_TOKENS = 128
-TURN_TOKENS = 4  # what a template adds around each turn
-
-_PHRASE = (
-    "the mesh carries every word between your own devices and nobody else reads it while quiet machines "
-    "lend their spare hours so answers arrive from the nearest peer über naïve 日本 café 🙂"
-)
-_WORDS = tuple(_PHRASE.split())
+PROMPTS_KEPT = 8  # whose beginnings a later run may share, of all scopes together
+FEATURES = (Feature.TOOLS, Feature.JSON_SCHEMA, Feature.LOGPROBS, Feature.EMBEDDINGS, Feature.TOKEN_IDS)
 
 
 def scripted_card(
-    name: str = "smollm2:135m", *, tier: int = 2, context: int = 2048, slots: int = 8, tps: float = 100.0
+    name: str = "smollm2:135m",
+    *,
+    tier: int = 2,
+    context: int = 2048,
+    slots: int = 8,
+    tps: float = 100.0,
+    features: tuple[str, ...] = FEATURES,
 ) -> ModelCard:
     """A card for a scripted engine; its digest is that of the name."""
     family, _, size = name.partition(":")
@@ -53,12 +57,15 @@ def scripted_card(
         generate_tps=tps,
         slots=slots,
         batch_gain=float(slots),
-        features=(Feature.TOKEN_IDS,),
+        features=features,
     )
 
 
 class ScriptedEngine:
     """An Engine whose every answer follows from the job's text and seed alone.
+
+    Tools that must be called are called with the smallest arguments that their schemas allow, and JSON that was
+    asked for is the smallest that is valid. Jobs of one scope share the beginnings of the last few prompts.
 
     `answer_tokens` is where it ends by itself; `load_s` how long it loads, at the start and after `crash`;
     `queue` how many runs may wait for a slot. Speeds are the card's. A token is one word.
@@ -78,6 +85,7 @@ class ScriptedEngine:
         self._runs: dict[object, _Run] = {}
         self._crashed = trio.Event()
         self._refusals: list[MeshError] = []
+        self._prompts: deque[tuple[bytes, tuple[str, ...]]] = deque(maxlen=PROMPTS_KEPT)
         self._crash_after: int | None = None
         self.finished_jobs: list[str] = []
         self.cancelled_jobs: list[str] = []
@@ -149,7 +157,7 @@ class ScriptedEngine:
     @asynccontextmanager
     async def run(self, job: Job, scope: bytes = b"") -> AsyncIterator[AsyncIterator[Emitted]]:
         """Run a job, see Engine.run."""
-        run = self._admit(job)
+        run = self._admit(job, scope)
         self._runs[run] = run
         try:
             async with aclosing(self._emit(run)) as emitted:
@@ -158,7 +166,7 @@ class ScriptedEngine:
             del self._runs[run]
             (self.finished_jobs if run.finished else self.cancelled_jobs).append(job.id)
 
-    def _admit(self, job: Job) -> "_Run":
+    def _admit(self, job: Job, scope: bytes) -> "_Run":
         if self._refusals:
             raise self._refusals.pop(0)
         if self._state is EngineState.FAILED:
@@ -167,29 +175,42 @@ class ScriptedEngine:
             raise ModelNotFound(f"the model {self._card.name} is not loaded yet", retry_after_s=self._load_s)
         if len(self._runs) >= self._card.slots + self._queue:
             raise Busy("the queue is full", retry_after_s=1.0)
-        run = _Run(job, self._answer_tokens, self._card.context)
-        counted = run.prompt_tokens + max(job.sampling.max_tokens, 1)
-        if counted > self._card.context:
+        return self._run_of(job, scope)
+
+    def _run_of(self, job: Job, scope: bytes) -> "_Run":
+        prompt, script = prompt_of(job), Script(job, self._answer_tokens)
+        room = self._card.context - len(prompt)
+        wanted = 0 if job.inputs else max(job.sampling.max_tokens, 1)
+        if wanted > room:
             raise ContextExceeded(
-                f"the prompt and the answer asked for are {counted} tokens; "
+                f"the prompt and the answer asked for are {len(prompt) + wanted} tokens; "
                 f"the context of {self._card.name} is {self._card.context}",
-                param="messages",
+                param="input" if job.inputs else "messages",
             )
-        return run
+        cached = 0 if job.inputs or not scope else self._shared(scope, prompt)
+        return _Run(job, script, len(prompt), cached, min(job.sampling.max_tokens or room, room))
+
+    def _shared(self, scope: bytes, prompt: tuple[str, ...]) -> int:
+        """How many tokens of a prompt an earlier one of its scope began with, at least one being new."""
+        earlier = [known for of, known in self._prompts if of == scope]
+        self._prompts.append((scope, prompt))
+        shared = max((_common(prompt, known) for known in earlier), default=0)
+        return min(shared, len(prompt) - 1)
 
     async def _emit(self, run: "_Run") -> AsyncGenerator[Emitted, None]:
         async with self._slots:
             while run.prefill_left:
                 await run.pass_time(run.read_some(PROGRESS_TOKENS) / self._card.prompt_tps)
                 yield Progress(run.prompt_tokens - run.prefill_left, run.prompt_tokens)
+            for index, text in enumerate(run.inputs):
+                yield Vector(index, vector(text))
             while run.decode_left:
                 await run.pass_time(1 / self._card.generate_tps)
-                release = run.write_one()
-                if release:
-                    yield Piece(*release)
+                if piece := run.write_one():
+                    yield piece
                 self._crash_if_due(run)
-            if release := run.last():
-                yield Piece(*release)
+            if piece := run.last():
+                yield piece
         run.finished = True
         yield run.end()
 
@@ -204,21 +225,35 @@ class ScriptedEngine:
             on_change()
 
 
+def _common(left: tuple[str, ...], right: tuple[str, ...]) -> int:
+    """How long the beginning is that both have in common."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right)))
+
+
 class _Run:
     """One job's progress through its script."""
 
-    def __init__(self, job: Job, answer_tokens: int, context: int) -> None:
-        self.prompt_tokens = sum(TURN_TOKENS + len(turn.content.split()) for turn in job.turns)
-        self.prefill_left = self.prompt_tokens
-        room = context - self.prompt_tokens
-        allowed = min(job.sampling.max_tokens or room, room)
-        self.decode_left = min(answer_tokens, allowed)
+    def __init__(self, job: Job, script: Script, prompt_tokens: int, cached_tokens: int, limit: int) -> None:
+        self.inputs = job.inputs
+        self.prompt_tokens = prompt_tokens
+        self.cached_tokens = cached_tokens
+        self.prefill_left = prompt_tokens - cached_tokens
         self.written = 0
         self.finished = False
-        self._cut_short = allowed < answer_tokens
+        self._sampling = job.sampling
+        self._script = script
+        self._last = 0 if job.inputs else min(script.length, limit)
+        self._cut_short = limit < script.length
         self._holdback = Holdback(job.sampling.stop)
-        self._script = _Script(job)
+        self._said = len(job.resume)
         self._crashed = trio.Event()
+        while self.written < min(self._said, self._last):
+            self.write_one()
+
+    @property
+    def decode_left(self) -> int:
+        return 0 if self._holdback.stopped else self._last - self.written
 
     def crash(self) -> None:
         self._crashed.set()
@@ -228,7 +263,7 @@ class _Run:
         with trio.move_on_after(seconds):
             await self._crashed.wait()
         if self._crashed.is_set():
-            raise EngineFailed(
+            raise EngineCrashed(
                 "the worker crashed while it answered; it is being restarted", retry_after_s=1.0
             )
 
@@ -237,34 +272,39 @@ class _Run:
         self.prefill_left -= read
         return read
 
-    def write_one(self) -> Release | None:
+    def write_one(self) -> Piece | None:
         token, piece = self._script.token(self.written)
         self.written += 1
-        self.decode_left -= 1
-        release = self._holdback.push(token, piece)
-        if self._holdback.stopped:
-            self.decode_left = 0
-        return release
+        return self._piece(self._holdback.push(token, piece))
 
-    def last(self) -> Release | None:
-        return None if self._holdback.stopped else self._holdback.flush()
+    def last(self) -> Piece | None:
+        """What is held back at the end, and the calls of an answer that is whole."""
+        return None if self._holdback.stopped else self._piece(self._holdback.flush())
 
     def end(self) -> End:
         stopped = self._holdback.stopped or not self._cut_short
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        return End(reason, Usage(self.prompt_tokens, self.written))
+        if self._called:
+            reason = FinishReason.TOOL_CALLS
+        return End(reason, Usage(self.prompt_tokens, self.written, self.cached_tokens))
 
+    @property
+    def _called(self) -> bool:
+        return bool(self._script.calls) and self.written == self._script.length
 
-class _Script:
-    """The words of an answer: those of the question mixed with a fixed list, by hash."""
+    def _piece(self, release: Release | None) -> Piece | None:
+        """What is released, without what was said before this run."""
+        if release is None or release.first_index + len(release.ids) <= self._said:
+            return None
+        first = max(release.first_index, self._said)
+        ids = release.ids[first - release.first_index :]
+        before = b"".join(self._script.token(index)[1] for index in range(release.first_index, first))
+        text = "" if self._script.calls else release.text[len(before.decode()) :]
+        calls = self._script.calls if self._called and first + len(ids) == self.written else ()
+        return Piece(first, ids, text, calls, self._likelihoods(first, len(ids)))
 
-    def __init__(self, job: Job) -> None:
-        text = "\0".join(f"{turn.role}\0{turn.content}" for turn in job.turns)
-        self._seed = f"{text}\0{job.sampling.seed}".encode()
-        self._words = (*_WORDS, *job.turns[-1].content.split()[:64]) if job.turns else _WORDS
-
-    def token(self, index: int) -> tuple[int, bytes]:
-        drawn = hashlib.sha256(index.to_bytes(4) + self._seed).digest()
-        word = self._words[int.from_bytes(drawn[:8]) % len(self._words)]
-        piece = (f" {word}" if index else word).encode()
-        return zlib.crc32(piece) & 0xFFFF, piece
+    def _likelihoods(self, first: int, count: int) -> tuple[TokenLogprob, ...]:
+        if not self._sampling.logprobs:
+            return ()
+        top = self._sampling.top_logprobs
+        return tuple(self._script.likelihood(index, top) for index in range(first, first + count))

@@ -23,24 +23,24 @@ OnBytes = Callable[[int, int], None]
 
 
 async def download_wheel(project: str, version: str, directory: Path, on_bytes: OnBytes) -> Path:
-    """The wheel of this version in `directory`, without its dependencies.
+    """The wheel of this version (empty: the newest), without its dependencies, in an empty `directory`.
 
     `on_bytes` gets done and total. Raises DownloadFailed with pip's own last words. Cancelling ends pip.
     """
-    requirement = f"{project}=={version}"
+    requirement = f"{project}=={version}" if version else project
     code, words = await _pip(_command(requirement, directory, "raw"), on_bytes)
     if code and _NO_RAW_BAR in words:
         code, words = await _pip(_command(requirement, directory, "off"), on_bytes)
     if code:
         raise DownloadFailed(f"pip could not fetch {requirement}: {words}", hint=_hint(words))
-    return _found(directory, project, version)
+    return _found(directory, requirement)
 
 
-def _found(directory: Path, project: str, version: str) -> Path:
-    wheels = sorted(directory.glob(f"{project.replace('-', '_')}-{version}-*.whl"))
-    if not wheels:
-        raise DownloadFailed(f"pip fetched no wheel of {project} {version}")
-    return wheels[0]
+def _found(directory: Path, requirement: str) -> Path:
+    wheel = next(directory.glob("*.whl"), None)
+    if wheel is None:
+        raise DownloadFailed(f"pip fetched no wheel of {requirement}")
+    return wheel
 
 
 def _command(requirement: str, directory: Path, bar: str) -> list[str]:

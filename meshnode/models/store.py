@@ -6,6 +6,7 @@ here blocks; call it through `Seams.blocking`.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,19 +16,31 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from meshnode.errors import HomeUnusable, ModelFileInvalid
+from meshnode.errors import BadRequest, HomeUnusable, ModelFileInvalid
 from meshnode.models.digest import file_sha256
+from meshnode.models.facts import ModelFacts, facts_of, tidy_name
+from meshnode.models.gguf import read_header
+from meshnode.models.place import writing
 
 INDEX_FORMAT = 1
 
 
 class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified model file; `digest` is its SHA-256."""
+    """A verified model file; `digest` is its SHA-256, `source` where it came from, `licence` if it is known."""
 
     name: str
     digest: bytes
     path: Path
     size_bytes: int
+    source: str = ""
+    licence: str = ""
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """A name that is gone, and how many bytes of disk that gave back (0: others still have the file)."""
+
+    name: str
+    freed_bytes: int
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -35,6 +48,7 @@ class _Row(msgspec.Struct, frozen=True):
     size_bytes: int
     changed_ns: int
     source: str = ""
+    facts: ModelFacts | None = None
 
 
 class _Index(msgspec.Struct):
@@ -71,40 +85,73 @@ class ModelStore:
         return [model for name, row in rows if (model := self._model(name, row)).path.is_file()]
 
     def find(self, name: str) -> StoredModel | None:
-        """The model of this name or `sha256:…`, verified again if its file was touched since.
+        """The model of this name, `sha256:…` or source, verified again if its file was touched since.
 
         Raises ModelFileInvalid when the file is no longer what it was.
         """
         for known, row in sorted(self._read().models.items()):
-            if name.lower() in (known, f"sha256:{row.sha256}"):
+            if name.lower() in (known, f"sha256:{row.sha256}") or name == row.source:
                 model = self._model(known, row)
                 return self._checked(model, row) if model.path.is_file() else None
         return None
 
-    def add(self, name: str, digest: bytes, source: str) -> StoredModel:
-        """Name a file that lies in the shared cache, verified, and link or copy it in."""
+    def facts(self, model: StoredModel) -> ModelFacts:
+        """What the file's header says; raises ModelFileInvalid."""
+        row = self._read().models.get(model.name)
+        known = row.facts if row is not None and row.sha256 == model.digest.hex() else None
+        return known or facts_of(read_header(model.path))
+
+    def free_name(self, name: str, digest: bytes, source: str, facts: ModelFacts, *, given: str = "") -> str:
+        """What a model can be called here: `given`, else `name`, else that with its quantisation.
+
+        A name is free if nothing else has it; the same source may put a new file in place of its old one.
+        Raises BadRequest if the given name is another model's.
+        """
+        rows = self._read().models
+        wanted = tidy_name(given or name)
+        for candidate in (wanted,) if given else (wanted, tidy_name(f"{wanted}-{facts.quant}")):
+            row = rows.get(candidate)
+            if row is None or row.sha256 == digest.hex() or row.source == source:
+                return candidate
+        if given:
+            raise BadRequest(
+                f"{wanted} is the name of another model here.",
+                hint=f"Choose another name, or remove that one first: meshnode rm {wanted}",
+                param="name",
+            )
+        return tidy_name(f"{wanted}-{digest.hex()[:8]}")
+
+    def add(
+        self,
+        name: str,
+        digest: bytes,
+        source: str,
+        *,
+        facts: ModelFacts | None = None,
+        file: Path | None = None,
+    ) -> StoredModel:
+        """Name a verified file, and link or copy it in; it lies in the shared cache unless `file` says where."""
         blob = self._blob(digest)
-        with writing(self._root):
+        with self._changing() as index:
             if not blob.is_file():
-                place(self.cached(digest), blob)
+                place(file or self.cached(digest), blob)
             status = blob.stat()
-            index = self._read()
-            row = _Row(digest.hex(), status.st_size, status.st_mtime_ns, source)
+            row = _Row(digest.hex(), status.st_size, status.st_mtime_ns, source, facts)
+            before = index.models.get(name)
             index.models[name] = row
             self._write(index)
+            if before is not None:
+                self._drop_unnamed(before.sha256, index)
         return self._model(name, row)
 
-    def remove(self, name: str) -> bool:
-        """Forget a name, and its file unless another name has it; whether there was one."""
-        index = self._read()
-        row = index.models.pop(name.lower(), None)
-        if row is None:
-            return False
-        with writing(self._root):
+    def remove(self, name: str) -> Removed | None:
+        """Forget a name, and the file unless another name or another home has it; None if there was none."""
+        with self._changing() as index:
+            row = index.models.pop(name.lower(), None)
+            if row is None:
+                return None
             self._write(index)
-            if all(other.sha256 != row.sha256 for other in index.models.values()):
-                self._blob(bytes.fromhex(row.sha256)).unlink(missing_ok=True)
-        return True
+            return Removed(name.lower(), self._drop_unnamed(row.sha256, index))
 
     def cached(self, digest: bytes) -> Path:
         """Where the shared cache has, or would have, this file."""
@@ -114,12 +161,30 @@ class ModelStore:
         """Whether the shared cache has such a file; its content is not looked at."""
         return self.cached(digest).is_file()
 
+    def _drop_unnamed(self, sha256: str, index: _Index) -> int:
+        """Remove a file that no name has any more, here and, if no other home links it, in the cache."""
+        if any(row.sha256 == sha256 for row in index.models.values()):
+            return 0
+        digest = bytes.fromhex(sha256)
+        freed = _unlinked(self._blob(digest))
+        cached = self.cached(digest)
+        if cached.is_file() and cached.stat().st_nlink == 1:
+            freed += _unlinked(cached)
+        return freed
+
     def _blob(self, digest: bytes) -> Path:
         return self._blobs / f"sha256-{digest.hex()}"
 
     def _model(self, name: str, row: _Row) -> StoredModel:
         digest = bytes.fromhex(row.sha256)
-        return StoredModel(name=name, digest=digest, path=self._blob(digest), size_bytes=row.size_bytes)
+        return StoredModel(
+            name=name,
+            digest=digest,
+            path=self._blob(digest),
+            size_bytes=row.size_bytes,
+            source=row.source,
+            licence=row.facts.licence if row.facts else "",
+        )
 
     def _checked(self, model: StoredModel, row: _Row) -> StoredModel:
         status = model.path.stat()
@@ -128,10 +193,20 @@ class ModelStore:
         if file_sha256(model.path) != model.digest:
             raise ModelFileInvalid(
                 f"the file of {model.name} was changed or damaged: {model.path}",
-                hint=f"Remove that file and fetch it again: meshnode pull {model.name}",
+                hint=f"Remove that file and fetch it again: meshnode pull {row.source or model.name}",
             )
-        self.add(model.name, model.digest, row.source)
+        self.add(model.name, model.digest, row.source, facts=row.facts)
         return model
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_Index]:
+        """The index, for one process at a time to change."""
+        with writing(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock = (self._root / "index.lock").open("wb")
+        with lock, writing(self._root):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._read()
 
     def _read(self) -> _Index:
         try:
@@ -150,13 +225,14 @@ class ModelStore:
         part.replace(self._root / "index.json")
 
 
-@contextlib.contextmanager
-def writing(below: Path) -> Iterator[None]:
-    """Translate what goes wrong with the disk below `below`."""
+def _unlinked(path: Path) -> int:
+    """Remove a file; the bytes that gave back, none if it has another name somewhere."""
     try:
-        yield
-    except OSError as error:
-        raise HomeUnusable(f"{below} cannot be written: {error.strerror or error}") from error
+        status = path.stat()
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if status.st_nlink == 1 else 0
 
 
 def place(source: Path, target: Path) -> None:

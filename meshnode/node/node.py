@@ -15,13 +15,14 @@ import trio
 from meshnode.config import Config
 from meshnode.control import join as joining
 from meshnode.control.invite import EXPIRES_DEFAULT_S, invite, reachable_addresses
+from meshnode.control.models import remove as remove_model
 from meshnode.errors import MeshError, NotAllowed, Unreachable
 from meshnode.identity import Identity, load_or_create_root
 from meshnode.models.pull import OnProgress, PullProgress, pull
-from meshnode.models.store import ModelStore, StoredModel
+from meshnode.models.store import ModelStore, Removed, StoredModel
 from meshnode.net.base import Network
-from meshnode.node.asking import job_from
-from meshnode.node.engines import Engines, build_engines, give_model
+from meshnode.node.asking import embedding_job, job_from
+from meshnode.node.engines import Engines
 from meshnode.node.presence import Presence, World
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Visitor
@@ -34,9 +35,11 @@ from meshnode.serve.inbound import Inbound
 from meshnode.serve.local import Bench
 from meshnode.serve.remote import run_on_link
 from meshnode.serve.running import Running
+from meshnode.serve.scopes import Scopes
+from meshnode.serve.vectors import floats
 from meshnode.serve.walk import Walk
 from meshnode.state.store import Store
-from meshnode.terms import Answer, Candidate, Emitted, Job, Trust, Turn
+from meshnode.terms import Answer, Candidate, Emitted, Job, Trust, Turn, Vector
 from meshnode.trust.certificates import ROLE_ISSUER
 from meshnode.trust.membership import Mesh, found_closed, found_open, new_serial
 from meshnode.trust.tickets import Ticket
@@ -57,8 +60,10 @@ class Node:
         self.identity = identity
         self.seams = seams
         self.models_store = ModelStore(config.home / "models")
-        self.engines: Engines = build_engines(config)
-        self.bench = Bench(self.engines.all, config.model)
+        self.scopes = Scopes(identity.secret_for(b"scopes"))
+        self.bench = Bench((), self.scopes, allow_unsandboxed=config.allow_unsandboxed)
+        self.engines = Engines(config, self.models_store, seams, self.bench)
+        self.engines.on_progress = self._progressed
         self.presence: Presence | None = None
         self.api_url = ""
         self.joining = Joining()
@@ -87,10 +92,20 @@ class Node:
         """Ask a model, wherever in the mesh it runs best.
 
         `prompt` is a question or a whole conversation; `wishes` are the fields of Wish and Sampling (`model`,
-        `privacy`, `max_tokens`, `temperature`, …) and `deadline_s`. Entering waits for the first piece and
-        raises MeshError; leaving cancels. The pieces are in `.pieces`, who serves them in `.answer`.
+        `privacy`, `max_tokens`, `temperature`, …), `tools`, `tool_choice`, `schema`, `resume`, `tenant` and
+        `deadline_s`. Entering waits for the first piece and raises MeshError; leaving cancels. The pieces are
+        in `.pieces`, who serves them in `.answer`.
         """
-        return self.run(job_from(prompt, wishes, self.new_id()))
+        return self.run(job_from(prompt, wishes, self.new_id(), self.scopes.tag))
+
+    async def embed(
+        self, texts: str | Sequence[str], **wishes: Any
+    ) -> tuple[tuple[tuple[float, ...], ...], Answer]:
+        """A vector of unit length for each text, and who made them; `wishes` as for `ask`. Raises MeshError."""
+        job = embedding_job(texts, wishes, self.new_id(), self.scopes.tag)
+        async with self.run(job) as running:
+            vectors = [floats(one.values) async for one in running.pieces if isinstance(one, Vector)]
+        return tuple(vectors), running.answer
 
     def run(self, job: Job) -> AbstractAsyncContextManager[Running]:
         """Run a job that is ready made."""
@@ -147,16 +162,35 @@ class Node:
         self.joining = Joining("joined")
 
     async def pull(
-        self, source: str, *, sha256: str = "", on_progress: OnProgress = lambda _progress: None
+        self,
+        source: str,
+        *,
+        name: str = "",
+        sha256: str = "",
+        on_progress: OnProgress = lambda _progress: None,
     ) -> StoredModel:
-        """Bring a model into this node's store; see `meshnode.models.pull`."""
-        return await pull(
+        """Bring a model into this node's store, and serve it from now on; see `meshnode.models.pull`."""
+        model = await pull(
             source,
             self.models_store,
             blocking=self.seams.blocking,
             on_progress=on_progress,
             sha256=sha256,
+            name=name,
         )
+        if self.config.engine == "llama":
+            self.engines.add(model.name)
+        return model
+
+    async def remove(self, name: str, *, force: bool = False) -> Removed:
+        """Give a model up: it is served no longer, and its disk space is freed.
+
+        Raises ModelNotFound, and Busy while it answers somebody, unless that is to be broken off.
+        """
+        known = {model.name for model in await self.seams.blocking(self.models_store.models)}
+        if name.lower() in known:
+            await self.engines.remove(name.lower(), force=force)
+        return await self.seams.blocking(lambda: remove_model(self.models_store, name))
 
     @property
     def may_invite(self) -> bool:
@@ -173,17 +207,7 @@ class Node:
         """Run the node until cancelled. Started once it listens on its mesh; models load behind that."""
         mesh = await self._store.mesh() or await self._found()
         async with trio.open_nursery() as nursery:
-            for engine in self.engines.all:
-                await nursery.start(engine.serve)
-            if self.engines.llama is not None:
-                nursery.start_soon(
-                    give_model,
-                    self.engines.llama,
-                    self.config.model,
-                    self.models_store,
-                    self.seams,
-                    self._progressed,
-                )
+            await nursery.start(self.engines.live)
             await nursery.start(self._stay_present, mesh, listen)
             task_status.started()
 
@@ -280,7 +304,7 @@ class Node:
     async def _run_on(self, candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
         named = _naming(job, candidate)
         if not candidate.path:
-            async with self.bench.run(candidate.card.digest, named) as pieces:
+            async with self.bench.run(candidate.card.digest, named, self.identity.node) as pieces:
                 yield pieces
             return
         presence = self.presence
@@ -313,7 +337,7 @@ class Node:
         return Facts(
             config=self.config,
             node=self.identity.node,
-            engines=self.engines.all,
+            bench=self.bench,
             presence=self.presence,
             joining=self.joining,
             api_url=self.api_url,

@@ -274,6 +274,7 @@ class Presence:
             static_key=self._world.identity.static_public,
             addresses=self.addresses if self._world.config.reachable else (),
             version=__version__,
+            sandboxed=self._world.bench.contained,
         )
 
     # --- Finding others ---

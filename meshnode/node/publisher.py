@@ -5,6 +5,7 @@ from typing import Any
 
 import trio
 
+from meshnode.engine.base import Engine, EngineState
 from meshnode.mesh.ads import (
     AD_REFRESH_S,
     AD_TTL_MS,
@@ -59,7 +60,7 @@ class Publisher:
         self._on_ads = on_ads
         self._on_signed = on_signed
         self._incarnation = incarnation
-        self._cards: dict[str, ModelCard] = {}
+        self._cards: dict[Engine, tuple[ModelCard, ...]] = {}
         self._signed_ads_at = -AD_REFRESH_S
         self._signed_ads: tuple[NodeAd, dict[str, ModelCard]] | None = None
         self._vitals: Vitals | None = None
@@ -84,12 +85,15 @@ class Publisher:
                 await self._wake.wait()
 
     def current_cards(self) -> dict[str, ModelCard]:
-        """The models to advertise, by name; those of an engine that is restarting stay."""
-        cards = {card.name: card for engine in self._bench.engines for card in engine.cards}
-        if not cards and self._bench.loading:
-            return self._cards
-        self._cards = cards
-        return cards
+        """The models to offer to others, by name; those of an engine that is restarting stay."""
+        self._cards = {engine: self._cards_of(engine) for engine in self._bench.engines}
+        return {card.name: card for cards in self._cards.values() for card in cards}
+
+    def _cards_of(self, engine: Engine) -> tuple[ModelCard, ...]:
+        if not self._bench.open_to_others(engine):
+            return ()
+        restarting = engine.state is EngineState.LOADING and not engine.cards
+        return self._cards.get(engine, ()) if restarting else engine.cards
 
     def _publish_ads(self) -> None:
         now = trio.current_time()

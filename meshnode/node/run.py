@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import msgspec
 import trio
 
 from meshnode.api import app, control_socket, server
 from meshnode.config import Config
 from meshnode.control.invite import EXPIRES_DEFAULT_S
-from meshnode.control.pull import pull_verb
+from meshnode.control.models import remove_verb
+from meshnode.control.pull import progress_event, pull_verb
 from meshnode.control.status import status_verb
 from meshnode.control.verbs import (
     Arguments,
@@ -28,7 +28,7 @@ from meshnode.control.verbs import (
 from meshnode.engine.base import EngineState
 from meshnode.errors import EngineFailed
 from meshnode.models.pull import OnProgress, PullProgress
-from meshnode.models.store import StoredModel
+from meshnode.models.store import Removed, StoredModel
 from meshnode.node.node import Node
 from meshnode.node.opening import open_node
 from meshnode.observe.snapshot import EngineView, ModelView, Snapshot
@@ -45,6 +45,7 @@ class NodeDoors:
         self.ask: Callable[[Job], Any] = node.run
         self.snapshot: Callable[[], Snapshot] = node.snapshot
         self.new_id: Callable[[], str] = node.new_id
+        self.tenant_tag: Callable[[str], bytes] = node.scopes.tag
         self.wall: Callable[[], float] = node.seams.wall
 
     def models(self) -> tuple[ModelView, ...]:
@@ -103,6 +104,7 @@ def verbs_of(node: Node) -> dict[str, Verb]:
         "invite": partial(_invite, node),
         "join": partial(_join_verb, node),
         "pull": pull_verb(partial(_pull, node)),
+        "rm": remove_verb(partial(_remove, node)),
     }
 
 
@@ -118,7 +120,13 @@ async def _join_verb(node: Node, given: Arguments, _emit: Emit) -> dict[str, str
 
 
 async def _pull(node: Node, arguments: PullArguments, on_progress: OnProgress) -> StoredModel:
-    return await node.pull(arguments.source, sha256=arguments.sha256, on_progress=on_progress)
+    return await node.pull(
+        arguments.source, name=arguments.name, sha256=arguments.sha256, on_progress=on_progress
+    )
+
+
+async def _remove(node: Node, name: str, force: bool) -> Removed:
+    return await node.remove(name, force=force)
 
 
 async def _join(node: Node, target: str, via: str, on_event: OnEvent) -> None:
@@ -130,19 +138,19 @@ def _tell_of_engines(node: Node, on_event: OnEvent) -> None:
     """Events for the model: fetching with its progress, then each step of its life once."""
 
     def fetched(progress: PullProgress) -> None:
-        on_event({"event": "progress", **msgspec.structs.asdict(progress)})
+        on_event(progress_event(progress))
 
-    last: list[dict[str, Any]] = []
+    last: dict[str, dict[str, Any]] = {}
 
     def tell() -> None:
-        event = _engine_event(node.snapshot().engine)
-        if last != [event]:
-            last[:] = [event]
-            on_event(event)
+        for view in node.snapshot().engines or (EngineView(),):
+            event = _engine_event(view)
+            if last.get(view.model) != event:
+                last[view.model] = event
+                on_event(event)
 
     node.on_progress = fetched
-    for engine in node.engines.all:
-        engine.watch(tell)
+    node.bench.watch(tell)
     tell()
 
 
@@ -154,6 +162,11 @@ def _engine_event(view: EngineView) -> dict[str, Any]:
         case EngineState.FAILED:
             return {"event": "error", "code": EngineFailed.code, "message": view.detail, "hint": ""}
         case EngineState.READY:
-            return {"event": "ready", "model": view.model}
+            return {
+                "event": "ready",
+                "model": view.model,
+                "sandbox": view.sandbox,
+                "exposure": view.exposure,
+            }
         case _:
             return {"event": "ready", "model": ""}

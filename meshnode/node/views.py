@@ -8,6 +8,8 @@ import trio
 from meshnode import __version__
 from meshnode.config import Config
 from meshnode.engine.base import Engine, EngineState
+from meshnode.engine.process import LlamaEngine
+from meshnode.engine.scripted import ScriptedEngine
 from meshnode.mesh.peers import Peer
 from meshnode.node.presence import Presence
 from meshnode.observe.snapshot import (
@@ -18,6 +20,7 @@ from meshnode.observe.snapshot import (
     PeerView,
     Snapshot,
 )
+from meshnode.serve.local import Bench
 from meshnode.terms import ModelCard
 from meshwire.ids import NodeId, to_text
 
@@ -36,7 +39,7 @@ class Facts:
 
     config: Config
     node: NodeId
-    engines: tuple[Engine, ...]
+    bench: Bench
     presence: Presence | None
     joining: Joining
     api_url: str
@@ -45,12 +48,12 @@ class Facts:
 
 def snapshot_of(facts: Facts) -> Snapshot:
     """The picture at this moment."""
-    presence = facts.presence
+    presence, engines = facts.presence, tuple(_engine_view(facts, engine) for engine in facts.bench.engines)
     view = presence.view() if presence else {}
     return Snapshot(
         node=to_text(facts.node),
         name=facts.config.name,
-        state=_state(facts.engines),
+        state=_state(facts.bench.engines),
         version=__version__,
         mesh=_mesh_view(presence),
         api_url=facts.api_url,
@@ -58,7 +61,8 @@ def snapshot_of(facts: Facts) -> Snapshot:
         uptime_s=trio.current_time() - facts.started_at,
         join_state="joined" if facts.joining.state == "alone" and view else facts.joining.state,
         join_detail=facts.joining.detail,
-        engine=_engine_view(facts),
+        engine=engines[0] if engines else EngineView(),
+        engines=engines,
         links=tuple(_link_views(presence, view)),
         peers=tuple(_peer_view(peer) for peer in view.values()),
         models=models_of(facts, view),
@@ -69,17 +73,23 @@ def models_of(facts: Facts, view: dict[NodeId, Peer]) -> tuple[ModelView, ...]:
     """Each model on offer once, with everybody who has it, this node first."""
     cards: dict[tuple[str, bytes], ModelCard] = {}
     nodes: dict[tuple[str, bytes], list[str]] = {}
-    own = ((to_text(facts.node), card) for engine in facts.engines for card in engine.cards)
+    states = {card.digest: engine.state for engine in facts.bench.engines for card in engine.cards}
+    own = ((to_text(facts.node), card) for engine in facts.bench.engines for card in engine.cards)
     others = ((to_text(peer.node), ad.card) for peer in view.values() for ad in peer.models)
     for node, card in (*own, *others):
         key = (card.name, card.digest)
         cards.setdefault(key, card)
         nodes.setdefault(key, []).append(node)
     me = to_text(facts.node)
-    return tuple(_model_view(card, tuple(nodes[key]), local=me in nodes[key]) for key, card in cards.items())
+    return tuple(
+        _model_view(card, tuple(nodes[key]), local=me in nodes[key], state=states.get(card.digest))
+        for key, card in cards.items()
+    )
 
 
-def _model_view(card: ModelCard, nodes: tuple[str, ...], *, local: bool) -> ModelView:
+def _model_view(
+    card: ModelCard, nodes: tuple[str, ...], *, local: bool, state: EngineState | None
+) -> ModelView:
     return ModelView(
         name=card.name,
         quant=card.quant,
@@ -89,12 +99,15 @@ def _model_view(card: ModelCard, nodes: tuple[str, ...], *, local: bool) -> Mode
         nodes=nodes,
         local=local,
         generate_tps=card.generate_tps,
+        state=state or EngineState.READY,
     )
 
 
 def _state(engines: tuple[Engine, ...]) -> str:
-    """The node's state is its engine's, but a node without a model is ready to pass requests on."""
+    """Ready when something can be served; a node without a model is ready to pass requests on."""
     states = {engine.state for engine in engines}
+    if states & {EngineState.READY, EngineState.STANDBY}:
+        return "ready"
     if EngineState.LOADING in states:
         return "loading"
     return "failed" if EngineState.FAILED in states else "ready"
@@ -107,20 +120,36 @@ def _mesh_view(presence: Presence | None) -> MeshView:
     return MeshView(id=to_text(mesh.id), name=mesh.name, open=mesh.is_open, role=mesh.role or "none")
 
 
-def _engine_view(facts: Facts) -> EngineView:
-    if not facts.engines:
-        return EngineView()
-    engine = facts.engines[0]
+def _engine_view(facts: Facts, engine: Engine) -> EngineView:
     load = engine.load
+    names = ", ".join(card.name for card in engine.cards)
     return EngineView(
-        kind=facts.config.engine,
+        kind=_kind(engine),
         state=engine.state,
         detail=engine.detail,
-        model=facts.config.model,
+        model=facts.bench.expected(engine) or names,
         in_flight=load.in_flight,
         queued=load.queued_prefill + load.queued_decode,
         slots=load.slots,
+        sandbox=engine.posture.kind if engine.cards else "",
+        exposure=_exposure(facts, engine) if engine.cards else "",
     )
+
+
+def _exposure(facts: Facts, engine: Engine) -> str:
+    """Why an engine is not contained, and what follows from that; empty for one that is."""
+    if engine.posture.contained:
+        return ""
+    why = f"because {engine.posture.why}" if engine.posture.why else "as tried from inside it"
+    if facts.bench.open_to_others(engine):
+        return f"not contained, {why}; other nodes' work is done all the same, as allow_unsandboxed says"
+    return f"not contained, {why}; other nodes' work is refused, allow it with --allow-unsandboxed"
+
+
+def _kind(engine: Engine) -> str:
+    if isinstance(engine, LlamaEngine):
+        return "llama"
+    return "scripted" if isinstance(engine, ScriptedEngine) else "upstream"
 
 
 def _link_views(presence: Presence | None, view: dict[NodeId, Peer]) -> Iterable[LinkView]:

@@ -63,7 +63,12 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
-    """This node's engine. `kind` is llama, scripted or none; `state` absent, loading, ready or failed."""
+    """An engine of this node.
+
+    `kind` is llama, scripted, upstream or none; `state` absent, loading, standby, ready or failed; `detail` how
+    far it is or why it failed. `sandbox` names what contains it (bubblewrap, landlock, none, …); `exposure`
+    says, where others' work would not be contained, why that is so and what follows.
+    """
 
     kind: str = "none"
     state: str = "absent"
@@ -72,10 +77,15 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     queued: int = 0
     slots: int = 0
+    sandbox: str = ""
+    exposure: str = ""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `state`: starting, loading, ready, failed; `join_state`: alone, joining, joined, failed."""
+    """All of it. `state`: starting, loading, ready, failed; `join_state`: alone, joining, joined, failed.
+
+    `engine` is the first of `engines`: the one whose model the settings name.
+    """
 
     node: str
     name: str
@@ -88,6 +98,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     join_state: str = "alone"
     join_detail: str = ""
     engine: EngineView = EngineView()
+    engines: tuple[EngineView, ...] = ()
     links: tuple[LinkView, ...] = ()
     peers: tuple[PeerView, ...] = ()
     models: tuple[ModelView, ...] = ()

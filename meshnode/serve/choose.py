@@ -10,6 +10,7 @@ from meshnode.routing.policy import Reason, parse_model
 from meshnode.routing.score import SentLedger
 from meshnode.seams import Rng
 from meshnode.serve.local import Bench, queue_is_full
+from meshnode.serve.needs import with_needs
 from meshnode.terms import Candidate, Job, ModelCard, Place, Trust
 
 NEWS_S = 3.0  # vitals are signed again every 2 s at most, and take a round of gossip to come
@@ -52,7 +53,7 @@ class Chooser:
             await self._look_up(wanted.family)
             plan = await self._plan_with_patience(job)
         if not plan.choices and job.wish.place is not Place.MESH and self._bench.may_bring(wanted):
-            await self._bench.settled()
+            await self._bench.settled(wanted)
             plan = self.plan(job)
         if not plan.choices:
             raise plan.refusal()
@@ -70,7 +71,7 @@ class Chooser:
     def plan(self, job: Job) -> Plan:
         """The decision and its reasons, as things are now."""
         own_sent = self._sent.since(self._vitals_seqs(), trio.current_time())
-        return make_plan(job, [*self._local(), *self._remote()], own_sent=own_sent, rng=self._rng)
+        return make_plan(with_needs(job), [*self._local(), *self._remote()], own_sent=own_sent, rng=self._rng)
 
     def note_sent(self, candidate: Candidate, job: Job) -> None:
         """Remember what went to a peer, which its gossiped queue cannot show yet."""

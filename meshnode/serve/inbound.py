@@ -8,9 +8,10 @@ from meshnode.errors import BadRequest, MeshError, ModelNotFound, NotAllowed
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.admit import Admission
 from meshnode.serve.choose import ChooseLocal
+from meshnode.serve.emitting import write
 from meshnode.serve.local import Bench
 from meshnode.serve.packing import unpack_job
-from meshnode.serve.remote import send_failure, write
+from meshnode.serve.remote import send_failure
 from meshnode.terms import End, Job, ModelCard, Privacy
 from meshwire import messages
 from meshwire.errors import RemoteWireError
@@ -36,7 +37,7 @@ class Inbound:
                 job = await _read_job(stream, opening)
                 log.info("ask accepted", request=job.id, origin=link.name)
                 with self._admission.place():
-                    await self._run(stream, job)
+                    await self._run(stream, job, link.node)
             except MeshError as error:
                 log.info("ask failed", origin=link.name, code=error.code)
                 await send_failure(stream, error)
@@ -49,12 +50,14 @@ class Inbound:
                 )
             nursery.cancel_scope.cancel()
 
-    async def _run(self, stream: Stream, job: Job) -> None:
+    async def _run(self, stream: Stream, job: Job, origin: bytes) -> None:
         with trio.move_on_after(job.deadline_ms / 1000) as in_time:
             card = await self._card(job)
-            async with self._bench.run(card.digest, job) as pieces:
+            self._bench.check_open(card.digest)
+            async with self._bench.run(card.digest, job, origin) as pieces:
                 async for emitted in pieces:
-                    await stream.send_message(write(emitted), end=isinstance(emitted, End))
+                    for message in write(emitted):
+                        await stream.send_message(message, end=isinstance(emitted, End))
         if in_time.cancelled_caught:
             stream.reset(ResetCode.DEADLINE)
 

@@ -6,11 +6,14 @@ import msgpack
 
 from meshnode.errors import BadRequest, MeshError, from_code
 from meshnode.terms import Job
+from meshnode.terms.job import BIASES_MAX, RESUME_MAX_TOKENS, TOOLS_MAX
 from meshwire.errors import RemoteWireError
 from meshwire.fields import pack_fields, unpack_fields
 from meshwire.limits import PROMPT_MAX
 
 TURNS_MAX = 4096
+CALLS_MAX = 4096  # in all turns together
+MAPS_MAX = TURNS_MAX + CALLS_MAX + TOOLS_MAX + BIASES_MAX + 8
 
 
 def pack_job(job: Job) -> bytes:
@@ -18,12 +21,14 @@ def pack_job(job: Job) -> bytes:
     packed: bytes = msgpack.packb(pack_fields(job))
     if len(packed) > PROMPT_MAX:
         raise BadRequest(
-            f"The conversation takes {len(packed)} bytes, and at most {PROMPT_MAX} can be sent.",
+            f"The request takes {len(packed)} bytes, and at most {PROMPT_MAX} can be sent.",
             hint="Shorten it.",
-            param="messages",
+            param="input" if job.inputs else "messages",
         )
     if len(job.turns) > TURNS_MAX:
         raise BadRequest(f"At most {TURNS_MAX} messages can be sent.", param="messages")
+    if sum(len(turn.tool_calls) for turn in job.turns) > CALLS_MAX:
+        raise BadRequest(f"At most {CALLS_MAX} tool calls can be sent.", param="messages")
     return packed
 
 
@@ -34,7 +39,7 @@ def unpack_job(packed: bytes) -> Job:
             packed,
             use_list=False,
             object_pairs_hook=_Maps(),
-            max_array_len=TURNS_MAX,
+            max_array_len=RESUME_MAX_TOKENS,
             max_map_len=64,
             max_str_len=PROMPT_MAX,
             max_bin_len=64,
@@ -50,7 +55,7 @@ class _Maps:
     """Makes the maps of one job, and refuses more than a job has: an empty one is 1 byte, and 64 in memory."""
 
     def __init__(self) -> None:
-        self._left = TURNS_MAX + 8
+        self._left = MAPS_MAX
 
     def __call__(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         """One map."""

@@ -7,13 +7,12 @@ import trio
 
 from meshnode.errors import DeadlineExceeded, Interrupted, MeshError, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
-from meshnode.serve.packing import error_from, pack_job
-from meshnode.terms import Emitted, End, FinishReason, Job, Piece, Progress, Usage
+from meshnode.serve.emitting import Reader
+from meshnode.serve.packing import pack_job
+from meshnode.terms import Emitted, End, Job, Piece, Vector
 from meshwire import messages
 from meshwire.limits import RESPONSE_MAX
-from meshwire.messages import Message, ResetCode
-
-_REASONS = frozenset(FinishReason)  # a newer node may know more
+from meshwire.messages import ResetCode
 
 
 @asynccontextmanager
@@ -27,7 +26,7 @@ async def run_on_link(link: Link, job: Job) -> AsyncIterator[AsyncIterator[Emitt
     stream = await _open(link, job)
     try:
         await _send_ask(stream, packed)
-        async with aclosing(_emitted(stream)) as emitted:
+        async with aclosing(_emitted(stream, job)) as emitted:
             yield emitted
     finally:
         stream.reset(ResetCode.CANCEL)  # does nothing once both ends are done
@@ -47,9 +46,9 @@ async def _send_ask(stream: Stream, packed: bytes) -> None:
         raise lost(error) from error
 
 
-async def _emitted(stream: Stream) -> AsyncGenerator[Emitted, None]:
+async def _emitted(stream: Stream, job: Job) -> AsyncGenerator[Emitted, None]:
     """What the other end emits, numbered without a gap; a stream that just stops is an answer cut short."""
-    next_index = characters = 0
+    reader, ledger = Reader(), Ledger(job)
     while True:
         try:
             message = await stream.receive_message()
@@ -57,47 +56,43 @@ async def _emitted(stream: Stream) -> AsyncGenerator[Emitted, None]:
             raise lost(error) from error
         if message is None:
             raise Interrupted("The node that served the answer stopped in the middle of it.")
-        emitted = read(message)
-        if isinstance(emitted, Piece):
-            if emitted.first_index != next_index:
-                raise Interrupted(f"Token {next_index} of the answer is missing or came twice.")
-            next_index += len(emitted.ids)
-            characters += len(emitted.text)
-        if characters > RESPONSE_MAX:
-            raise Interrupted(f"The answer is longer than {RESPONSE_MAX} characters.")
+        emitted = reader.read(message)
+        if emitted is None:
+            continue
+        ledger.note(emitted)
         yield emitted
         if isinstance(emitted, End):
             return
 
 
-def read(message: Message) -> Emitted:
-    """What a message from the worker's side says; a Fail is raised."""
-    match message:
-        case messages.Chunk(first_index, ids, text):
-            return Piece(first_index, ids, text)
-        case messages.Progress(done, total):
-            return Progress(done, total)
-        case messages.End(reason, prompt, completion, cached):
-            known = FinishReason(reason) if reason in _REASONS else FinishReason.STOP
-            return End(known, Usage(prompt, completion, cached))
-        case messages.Fail(code, text, hint, retry_after_s, param):
-            raise error_from(code, text, hint, param, retry_after_s)
-    raise Interrupted(
-        f"The node that served the answer sent a {type(message).__name__}, which makes no sense here."
-    )
+class Ledger:
+    """What has come of an answer so far; `note` raises Interrupted for what cannot follow on it."""
 
+    def __init__(self, job: Job) -> None:
+        self._inputs = len(job.inputs)
+        self._next_index = len(job.resume)
+        self._next_vector = 0
+        self._characters = 0
 
-def write(emitted: Emitted) -> Message:
-    """The message that `read` reads."""
-    match emitted:
-        case Piece(first_index, ids, text):
-            return messages.Chunk(first_index, ids, text)
-        case Progress(done, total):
-            return messages.Progress(done, total)
-        case End(reason, usage):
-            return messages.End(
-                reason.value, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-            )
+    def note(self, emitted: Emitted) -> None:
+        """Take note of what came next."""
+        match emitted:
+            case Piece():
+                self._note_piece(emitted)
+            case Vector(index):
+                if index != self._next_vector or index >= self._inputs:
+                    raise Interrupted(f"Vector {self._next_vector} is missing, or was not asked for.")
+                self._next_vector += 1
+            case End() if self._next_vector != self._inputs:
+                raise Interrupted(f"Only {self._next_vector} of {self._inputs} vectors came.")
+
+    def _note_piece(self, piece: Piece) -> None:
+        if piece.first_index != self._next_index:
+            raise Interrupted(f"Token {self._next_index} of the answer is missing or came twice.")
+        self._next_index += len(piece.ids)
+        self._characters += len(piece.text) + sum(len(call.arguments) for call in piece.calls)
+        if self._characters > RESPONSE_MAX:
+            raise Interrupted(f"The answer is longer than {RESPONSE_MAX} characters.")
 
 
 def lost(error: StreamLost) -> MeshError:

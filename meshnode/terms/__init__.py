@@ -1,7 +1,19 @@
 """The words that every floor uses: Job, Wish, Piece, Privacy, Candidate. Plain data, no behaviour beyond itself."""
 
 from meshnode.terms.candidate import Candidate, Feature, ModelCard
-from meshnode.terms.job import Bias, Job, Output, Sampling, Tool, ToolCall, Turn
+from meshnode.terms.job import (
+    TOOL_CHOICE_AUTO,
+    TOOL_CHOICE_FUNCTION,
+    TOOL_CHOICE_NONE,
+    TOOL_CHOICE_REQUIRED,
+    Bias,
+    Job,
+    Output,
+    Sampling,
+    Tool,
+    ToolCall,
+    Turn,
+)
 from meshnode.terms.piece import (
     Answer,
     Emitted,
@@ -19,6 +31,10 @@ from meshnode.terms.privacy import Privacy, Trust
 from meshnode.terms.wish import Place, Wish
 
 __all__ = [
+    "TOOL_CHOICE_AUTO",
+    "TOOL_CHOICE_FUNCTION",
+    "TOOL_CHOICE_NONE",
+    "TOOL_CHOICE_REQUIRED",
     "Answer",
     "Bias",
     "Candidate",

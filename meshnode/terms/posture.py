@@ -8,13 +8,15 @@ class Posture(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` names what contains it: bubblewrap, landlock, upstream (another server, which we cannot see into),
     scripted (nothing of a stranger's is run) or none. The others say what an attempt from inside has shown:
-    whether it could open a socket, write outside its scratch space, and read its owner's files.
+    whether it could open a socket, write outside its scratch space, and read its owner's files. `why` says
+    to a person what kept stronger containment away.
     """
 
     kind: str = "none"
     network: bool = True
     writes: bool = True
     reads: bool = True
+    why: str = ""
 
     @property
     def contained(self) -> bool:

@@ -23,6 +23,9 @@ CLOCK_TOLERANCE_S = 600
 # --- Requests ---
 PROMPT_MAX = 1024 * 1024
 RESPONSE_MAX = 4 * 1024 * 1024
+CHUNK_TOKENS = 128  # in one message, each perhaps with its likelihood and that of others
+ANSWER_TOKENS = 64 * 1024  # written before and resumed, or in one piece
+VECTOR_MAX = 64 * 1024
 
 # --- Credit and streams ---
 STREAM_CREDIT = 64 * 1024

@@ -63,6 +63,7 @@ class FrameType(IntEnum):
     END = 69
     REATTACH = 70
     FAIL = 71
+    VECTOR = 72
 
 
 class Flag(IntFlag):
@@ -272,12 +273,41 @@ class Answer(Message, frozen=True):
     tier: U8 = 0
 
 
+class Call(msgspec.Struct, frozen=True):
+    """A call of a tool, complete; `arguments` is the JSON text that the model wrote."""
+
+    id: Name
+    name: Name
+    arguments: str = ""
+
+
+class Likelihood(msgspec.Struct, frozen=True):
+    """The bytes of a token and the natural logarithm of its probability."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """The likelihood of a token that was written, and of the likeliest in its place, best first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[Likelihood, ...] = ()
+
+
 class Chunk(Message, frozen=True):
-    """Some tokens and their text; `first_index` counts tokens from the start of the whole answer."""
+    """Some tokens and what they make; `first_index` counts tokens from the start of the whole answer.
+
+    `logprobs` has one entry for each of `ids`. With `more` the next is a Chunk too, and both count only together.
+    """
 
     first_index: U32
     ids: tuple[U32, ...] = ()
     text: str = ""
+    calls: tuple[Call, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    more: bool = False
 
 
 class Progress(Message, frozen=True):
@@ -304,6 +334,13 @@ class Fail(Message, frozen=True):
     hint: Sentence = ""
     retry_after_s: float | None = None
     param: Name = ""
+
+
+class Vector(Message, frozen=True):
+    """The embedding of input number `index`, as little-endian 32-bit floats."""
+
+    index: U32
+    values: Annotated[bytes, msgspec.Meta(min_length=4, max_length=limits.VECTOR_MAX)]
 
 
 NOTICES: dict[FrameType, type[Message]] = {
@@ -353,6 +390,7 @@ INNER: dict[FrameType, type[Message]] = {
     FrameType.PROGRESS: Progress,
     FrameType.END: End,
     FrameType.FAIL: Fail,
+    FrameType.VECTOR: Vector,
 }
 """Messages inside DATA."""
 

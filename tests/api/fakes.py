@@ -10,8 +10,10 @@ from typing import Any
 import trio
 from starlette.types import ASGIApp
 
+from meshnode.engine.scripted import ScriptedEngine
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.serve.running import Running
+from meshnode.serve.scopes import Scopes
 from meshnode.terms import Answer, Emitted, End, FinishReason, Job, Piece, Usage
 
 ANSWER = Answer(
@@ -93,8 +95,40 @@ class FakeDoors:
         self._ids += 1
         return f"id{self._ids}"
 
+    def tenant_tag(self, tenant: str) -> bytes:
+        return f"tag of {tenant}".encode() if tenant else b""
+
     def wall(self) -> float:
         return 1_700_000_000.5
+
+
+class ScriptedDoors(FakeDoors):
+    """A node whose engine is the scripted one, without the walk."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._scopes = Scopes(b"secret")
+
+    @asynccontextmanager
+    async def ask(self, job: Job) -> AsyncIterator[Running]:
+        self.jobs.append(job)
+        async with self._engine.run(job, self._scopes.of(b"here", job)) as pieces:
+            yield Running(ANSWER, pieces)
+
+    def tenant_tag(self, tenant: str) -> bytes:
+        return self._scopes.tag(tenant)
+
+
+@asynccontextmanager
+async def scripted_doors(**settings: Any) -> AsyncIterator[ScriptedDoors]:
+    """Doors whose engine has just become ready."""
+    engine = ScriptedEngine(**settings)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.serve)
+        await trio.sleep(0.1)
+        yield ScriptedDoors(engine)
+        nursery.cancel_scope.cancel()
 
 
 def request_body(**fields: Any) -> dict[str, Any]:

@@ -133,7 +133,7 @@ async def test_a_body_over_the_bound_is_413(client, declared):
 async def test_bad_requests_name_the_field(client):
     response = await client.post("/v1/chat/completions", json=request_body(tools=[{}]))
     assert response.status_code == 400
-    assert error_of(response)["param"] == "tools"
+    assert error_of(response)["param"] == "tools[0].type"
     assert error_of(response)["type"] == "invalid_request_error"
     assert response.headers["x-request-id"]
 

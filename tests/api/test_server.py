@@ -93,7 +93,7 @@ async def test_the_openai_client_raises_its_own_errors():
         assert missing.value.code == "model_not_found"
         doors.refusal = None
         with pytest.raises(openai.BadRequestError) as bad:
-            await client.chat.completions.create(**CHAT, n=2)
+            await client.chat.completions.create(**CHAT, n=99)
         assert bad.value.param == "n"
         doors.steps = (piece(0, "x"), Interrupted("the peer left"))
         with pytest.raises(openai.APIError, match="the peer left"):

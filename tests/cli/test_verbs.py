@@ -17,13 +17,16 @@ from meshnode import errors
 from meshnode.api import server
 from meshnode.api.app import build
 from meshnode.api.control_socket import serve
-from meshnode.cli import exits, main, query, up
+from meshnode.cli import exits, main, models, up
 from meshnode.cli.program import program
+from meshnode.control.models import Fit, Suggestion, remove_verb
 from meshnode.control.pull import pull_verb
 from meshnode.control.status import status_verb
 from meshnode.errors import every_error
+from meshnode.models.store import ModelStore, Removed
 from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, Snapshot
 from tests.api.fakes import END, FakeDoors, piece
+from tests.models.conftest import gguf_file
 
 TICKET_ENV = "MESHNODE_TICKET"
 SNAPSHOT = Snapshot(
@@ -40,6 +43,12 @@ SNAPSHOT = Snapshot(
         ModelView(name="smollm2:135m", quant="Q4_1", tier=2, context=8192, nodes=("n" * 32,), local=True),
     ),
 )
+
+
+def stored(name, size_bytes):
+    return SimpleNamespace(
+        name=name, digest=b"\1" * 32, size_bytes=size_bytes, source=name, licence="Apache-2.0"
+    )
 
 
 class FakeNode:
@@ -67,14 +76,19 @@ class FakeNode:
         return {"ticket": "mesh1abc"}
 
     async def _fetch(self, arguments, report):
-        self.asked.append(("pull", arguments.source, arguments.sha256))
-        report(SimpleNamespace(step="fetching", done=1, total=2))
-        return SimpleNamespace(name="smollm2:135m", digest=b"\1" * 32, size_bytes=98_000_000)
+        self.asked.append(("pull", arguments.source, arguments.sha256, arguments.name))
+        report(SimpleNamespace(step="fetching", done=1, total=2, bytes_per_s=2e6, left_s=61.0))
+        return stored("smollm2:135m", 98_000_000)
+
+    async def _give_up(self, name, force):
+        self.asked.append(("rm", name, force))
+        return Removed(name, 98_000_000)
 
     async def _run(self):
         verbs = {
             "status": status_verb(lambda: self.snapshot),
             "pull": pull_verb(self._fetch),
+            "rm": remove_verb(self._give_up),
             "join": self._join,
             "invite": self._invite,
         }
@@ -164,22 +178,97 @@ def test_pull_shows_progress_and_resolves_paths(node, meshnode, tmp_path, monkey
     (tmp_path / "m.gguf").write_text("")
     result = meshnode("pull", "m.gguf")
     assert "98 MB" in result.stdout
-    assert "fetching 50%" in result.stderr
-    meshnode("pull", "smollm2:135m", "--sha256", "ab" * 32)
-    assert node.asked == [("pull", str(tmp_path / "m.gguf"), ""), ("pull", "smollm2:135m", "ab" * 32)]
+    assert "fetching 50% (2 MB/s, 1 min 1 s left)" in result.stderr
+    assert "Its licence: Apache-2.0" in result.stdout
+    meshnode("pull", "smollm2:135m", "--sha256", "ab" * 32, "--name", "tiny")
+    meshnode("pull", "hf:a/b:c.gguf")
+    assert node.asked == [
+        ("pull", str(tmp_path / "m.gguf"), "", ""),
+        ("pull", "smollm2:135m", "ab" * 32, "tiny"),
+        ("pull", "hf:a/b:c.gguf", "", ""),
+    ]
     *progress, done = lines_of(meshnode("pull", "smollm2:135m", "--json"))
-    assert progress == [{"event": "progress", "step": "fetching", "done": 1, "total": 2}]
+    step = {"event": "progress", "step": "fetching", "done": 1, "total": 2}
+    assert progress == [{**step, "bytes_per_s": 2e6, "left_s": 61.0}]
     assert done["digest"] == "01" * 32
     meshnode("pull", "x", "--sha256", "zz", code=exits.USAGE)
 
 
 def test_pull_works_without_a_node(meshnode, monkeypatch, tmp_path):
-    async def fetch(source, store, *, blocking, on_progress, sha256):
-        on_progress(SimpleNamespace(step="fetching", done=2, total=2))
-        return SimpleNamespace(name=source, digest=b"\2" * 32, size_bytes=5)
+    async def fetch(source, store, *, blocking, on_progress, sha256, name):
+        on_progress(SimpleNamespace(step="fetching", done=2, total=2, bytes_per_s=0, left_s=0))
+        return stored(source, 5)
 
-    monkeypatch.setattr(query, "fetch", fetch)
+    monkeypatch.setattr(models, "fetch", fetch)
     assert lines_of(meshnode("pull", "smollm2:135m", "--json"))[-1]["name"] == "smollm2:135m"
+
+
+@pytest.fixture
+def small_model(tmp_path, monkeypatch):
+    """The file of a small model, outside the home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "elsewhere" / "tiny.gguf"
+    path.parent.mkdir()
+    facts = {
+        "general.architecture": "llama",
+        "general.basename": "Tiny",
+        "general.size_label": "1M",
+        "general.license": "mit",
+    }
+    path.write_bytes(gguf_file(facts=facts, elements=1 << 20))
+    return path
+
+
+def test_a_model_comes_is_shown_and_goes_without_a_node(meshnode, small_model, tmp_path):
+    pulled = meshnode("pull", str(small_model)).stdout
+    assert "tiny:1m is here: 4 MB" in pulled
+    assert "Its licence: mit" in pulled
+    assert "tiny:1m" in meshnode("models").stdout
+    (listed,) = lines_of(meshnode("models", "--local", "--json"))
+    assert listed["models"] == []
+    assert (listed["local"][0]["name"], listed["local"][0]["source"]) == ("tiny:1m", str(small_model))
+    shown = meshnode("show", "TINY:1m").stdout
+    assert "unknown, tier 6" in shown
+    assert "no: it continues text" in shown
+    (facts,) = lines_of(meshnode("show", "tiny:1m", "--json"))
+    assert (facts["parameters"], facts["bits_per_weight"], facts["licence"]) == (1 << 20, 32.0, "mit")
+    assert facts["memory_bytes"] > facts["size_bytes"]
+    assert "tiny:1m is gone; freed: 4 MB." in meshnode("rm", "tiny:1m").stdout
+    assert ModelStore(tmp_path / "models").models() == []
+    missing = meshnode("show", "tiny:1m", code=exits.TABLE["model_not_found"])
+    assert "There is none yet" in missing.stderr
+    meshnode("rm", "tiny:1m", code=exits.TABLE["model_not_found"])
+
+
+def test_a_file_that_two_homes_have_is_freed_by_the_last(meshnode, small_model, tmp_path):
+    meshnode("pull", str(small_model))
+    other = CliRunner().invoke(program, ["pull", "--home", str(tmp_path / "other"), str(small_model)])
+    assert other.exit_code == 0
+    assert "nothing, for the file has other users" in meshnode("rm", "tiny:1m").stdout
+    last = CliRunner().invoke(program, ["rm", "--home", str(tmp_path / "other"), "--json", "tiny:1m"])
+    assert lines_of(last) == [{"name": "tiny:1m", "freed_bytes": small_model.stat().st_size}]
+    assert not list((tmp_path / "cache").rglob("sha256-*"))
+
+
+def test_a_running_node_is_asked_to_give_a_model_up(node, meshnode):
+    assert "freed: 98 MB" in meshnode("rm", "smollm2:135m", "--force").stdout
+    assert node.asked == [("rm", "smollm2:135m", True)]
+
+
+def test_what_fits_here_is_suggested_with_the_command_to_get_it(meshnode, monkeypatch):
+    room = Fit(
+        free_bytes=8_000_000_000,
+        largest_file_bytes=6_000_000_000,
+        suggestions=(
+            Suggestion(name="tiny:1m", size_bytes=5_000_000, memory_bytes=9_000_000, about="a toy (MIT)"),
+        ),
+    )
+    lines = models.suggestion_lines(room, set())
+    assert lines[0] == "8.0 GB of memory are free. Fits here:"
+    assert "meshnode pull tiny:1m   5 MB; a toy (MIT)" in lines[1]
+    assert "up to about 6.0 GB" in lines[2]
+    assert models.suggestion_lines(room, {"tiny:1m"}) == lines[2:]
+    assert "meshnode pull" in meshnode("models").stdout
 
 
 TICKET = "mesh1" + "a" * 40
@@ -320,7 +409,7 @@ def test_a_bug_keeps_its_traceback(meshnode, monkeypatch):
         meshnode("up")
 
 
-@pytest.mark.parametrize("args", [["status"], ["peers"], ["models"], ["invite"], ["run", "m", "hi"]])
+@pytest.mark.parametrize("args", [["status"], ["peers"], ["invite"], ["run", "m", "hi"]])
 def test_without_a_node_every_verb_says_how_to_start_one(meshnode, args):
     result = meshnode(*args, code=exits.TABLE["not_running"])
     assert "hint: Start one with `meshnode up`" in result.stderr

@@ -11,13 +11,17 @@ from meshnode.control.status import status_verb
 from meshnode.errors import BadRequest, DownloadFailed
 from meshnode.observe.snapshot import Snapshot
 
-MODEL = SimpleNamespace(name="smollm2:135m", digest=b"\xab" * 32, size_bytes=98)
+MODEL = SimpleNamespace(
+    name="smollm2:135m", digest=b"\xab" * 32, size_bytes=98, source="smollm2:135m", licence="Apache-2.0"
+)
 
 
 def fetching(steps, error=None):
     async def pull(arguments, report):
         for done in range(steps):
-            report(SimpleNamespace(step="fetching", done=done, total=steps))
+            report(
+                SimpleNamespace(step="fetching", done=done, total=steps, bytes_per_s=done * 1.5, left_s=2.25)
+            )
             await trio.lowlevel.checkpoint()
         if error is not None:
             raise error
@@ -37,8 +41,10 @@ async def run(verb, args):
 
 async def test_a_pull_reports_and_ends_with_the_model():
     result, events = await run(pull_verb(fetching(3)), {"source": "smollm2:135m"})
-    assert result == PullResult("smollm2:135m", "ab" * 32, 98)
-    assert events == [{"event": "progress", "step": "fetching", "done": n, "total": 3} for n in range(3)]
+    assert result == PullResult("smollm2:135m", "ab" * 32, 98, "smollm2:135m", "Apache-2.0")
+    begun = {"event": "progress", "step": "fetching", "done": 0, "total": 3}
+    assert events[0] == begun
+    assert events[2] == {**begun, "done": 2, "bytes_per_s": 3, "left_s": 2.2}
 
 
 async def test_a_pull_that_fails_raises_the_error_itself():
@@ -55,7 +61,7 @@ async def test_progress_that_nobody_takes_is_skipped_and_not_heaped():
 
     async def burst(arguments, report):
         for done in range(10_000):
-            report(SimpleNamespace(step="fetching", done=done, total=1))
+            report(SimpleNamespace(step="fetching", done=done, total=1, bytes_per_s=0, left_s=0))
         await trio.lowlevel.checkpoint()
         return MODEL
 

@@ -28,28 +28,39 @@ def job():
     return make_job
 
 
-def _missing(what: str) -> None:
+def missing(what: str) -> None:
     """Skip, except where everything is promised to be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what}, and CI must run this")
     pytest.skip(what)
 
 
-@pytest.fixture(scope="session")
-def model_file() -> Path:
-    """The embedded model's file, fetched into the machine's shared cache."""
+def _fetch(*name: str) -> Path:
+    """A model's file, in the machine's shared cache."""
     if importlib.util.find_spec("llama_cpp") is None:
-        _missing("llama-cpp-python is not installed")
+        missing("llama-cpp-python is not installed")
     fetched = subprocess.run(
-        [sys.executable, "-m", "meshnode.models"],
+        [sys.executable, "-m", "meshnode.models", *name],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )
     if fetched.returncode:
-        _missing(f"the model cannot be fetched: {fetched.stderr}")
+        missing(f"the model cannot be fetched: {fetched.stderr}")
     return Path(fetched.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """The embedded model's file."""
+    return _fetch()
+
+
+@pytest.fixture(scope="session")
+def second_model_file() -> Path:
+    """A model of another family, whose layers see sliding windows."""
+    return _fetch("gemma3:270m")
 
 
 @pytest.fixture

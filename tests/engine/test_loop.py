@@ -9,126 +9,34 @@ from meshnode.engine.worker import sequence as sequence_module
 from meshnode.engine.worker.frames import (
     Alive,
     Cancel,
+    Embedded,
     Ended,
+    Measured,
     Prefilled,
     Refused,
-    Run,
     Started,
     Threads,
-    Written,
 )
-from meshnode.engine.worker.loop import DecodeError, Loop
-from meshnode.terms import FinishReason, Sampling, Turn
-
-END = 999
-
-
-class FakeBatch:
-    def __init__(self):
-        self.added = []
-
-    def __len__(self):
-        return sum(len(tokens) for _, _, tokens in self.added)
-
-    def add(self, sequence, position, tokens, *, last_logits):
-        self.added.append((sequence, position, list(tokens)))
-        return len(self) - 1
+from meshnode.engine.worker.loop import DecodeError
+from meshnode.errors import ContextExceeded, EngineFailed
+from meshnode.terms import FinishReason
+from tests.engine.fake_model import FakeModel, FakeSampler, FakeTemplate
+from tests.engine.stage import Stage as AnyStage
 
 
-class FakeModel:
-    """Each answer counts up from its prompt's first token; cells are counted as llama.cpp would."""
+class Stage(AnyStage):
+    def __init__(self, *, clock=lambda: 0.0, embedder=None, **model):
+        super().__init__(FakeModel(**model), FakeTemplate(), clock=clock, embedder=embedder)
 
-    handle = object()
-    vocabulary = 1000
+    def run(self, number, prompt=5, **parts):
+        self.ask(number, " ".join(["7"] * prompt), **parts)
 
-    def __init__(self, *, cells=1000, context=1000, slots=4):
-        self.cells, self.context, self.slots = cells, context, slots
-        self.cache = {slot: [] for slot in range(slots)}
-        self.sizes = []
-        self.status = 0
-        self.threads = 0
-        self.ends_at = END
-
-    def tokens(self, prompt):
-        return [int(word) for word in prompt.split()]
-
-    def piece(self, token):
-        return f"{token} ".encode()
-
-    def ends(self, token):
-        return token == self.ends_at
-
-    def new_batch(self):
-        return FakeBatch()
-
-    def decode(self, batch):
-        if self.status:
-            return self.status
-        for slot, position, tokens in batch.added:
-            assert len(self.cache[slot]) == position, "positions must follow each other"
-            self.cache[slot] += tokens
-        assert sum(map(len, self.cache.values())) <= self.cells, "over-committed"
-        self.sizes.append(len(batch))
-        return 0
-
-    def drop(self, slot):
-        self.cache[slot] = []
-
-    def set_threads(self, count):
-        self.threads = count
+    def all_ended(self, count):
+        return self.until_ended(*range(1, count + 1))
 
 
-class FakeSampler:
-    live = 0
-
-    def __init__(self, sampling, vocabulary):
-        FakeSampler.live += 1
-        self.next = 100
-
-    def draw(self, context, row):
-        assert row >= 0
-        self.next += 1
-        return self.next
-
-    def free(self):
-        FakeSampler.live -= 1
-
-
-class FakeTemplate:
-    def render(self, turns):
-        return turns[0].content
-
-
-class Stage:
-    """A loop with its commands and events in reach."""
-
-    def __init__(self, **model):
-        self.model = FakeModel(**model)
-        self.commands, self.events = [], []
-        self.loop = Loop(self.model, FakeTemplate(), commands=self.take, emit=self.events.extend)
-
-    def take(self, wait):
-        assert self.commands or not wait, "the loop would sleep for ever"
-        taken, self.commands = self.commands, []
-        return taken
-
-    def run(self, number, prompt=5, **sampling):
-        text = " ".join(["7"] * prompt)
-        self.commands.append(Run(number, (Turn(role="user", content=text),), Sampling(**sampling)))
-
-    def until_ended(self, count, most=2000):
-        for _ in range(most):
-            if sum(isinstance(event, Ended | Refused) for event in self.events) >= count:
-                return
-            self.loop.turn()
-        raise AssertionError("it does not end")
-
-    def text(self, number):
-        return "".join(e.text for e in self.events if isinstance(e, Written) and e.number == number)
-
-
-def counting(tokens):
-    return "".join(f"{100 + place} " for place in range(1, tokens + 1))
+def counting(tokens, first=1):
+    return "".join(f"{100 + place} " for place in range(first, tokens + 1))
 
 
 @pytest.fixture(autouse=True)
@@ -141,10 +49,10 @@ def test_more_runs_than_slots_all_finish_and_nothing_is_left():
     stage = Stage(slots=2)
     for number in range(1, 6):
         stage.run(number, max_tokens=10)
-    stage.until_ended(5)
+    stage.all_ended(5)
     assert [stage.text(number) for number in range(1, 6)] == [counting(10)] * 5
     assert FakeSampler.live == 0
-    assert not any(stage.model.cache.values())
+    assert stage.model.used == 0
 
 
 def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
@@ -152,12 +60,37 @@ def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
     stage.run(1, max_tokens=50)
     stage.loop.turn()
     stage.run(2, prompt=400, max_tokens=1)
-    stage.until_ended(1)
+    stage.until_ended(2)
     steps = [event for event in stage.events if isinstance(event, Prefilled) and event.number == 2]
     assert [step.done for step in steps] == [128, 256, 384, 400]
     between = stage.events[stage.events.index(steps[0]) : stage.events.index(steps[-1])]
-    assert sum(isinstance(event, Written) and event.number == 1 for event in between) == 3
+    assert sum(event in between for event in stage.written(1)) == 3
     assert max(stage.model.sizes) <= loop_module.CHUNK_TOKENS + stage.model.slots
+
+
+def first_written(stage):
+    """The runs in the order of their first tokens."""
+    return list(dict.fromkeys(event.number for event in stage.events if hasattr(event, "first_index")))
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_that_came_before():
+    stage = Stage()
+    stage.run(1, prompt=900, max_tokens=1)
+    stage.loop.turn()
+    stage.run(2, prompt=60, max_tokens=1)
+    stage.loop.turn()
+    assert first_written(stage) == [2]
+    stage.all_ended(2)
+
+
+def test_prompts_of_equal_length_are_read_one_after_the_other_and_a_long_one_is_never_starved():
+    stage = Stage(slots=8, cells=5000)
+    stage.run(1, prompt=640, max_tokens=1)
+    for number in range(2, 9):
+        stage.run(number, prompt=128, max_tokens=1)
+    stage.all_ended(8)
+    # Half of every step is the oldest's, which so ends after ten of them, whoever comes.
+    assert first_written(stage) == [2, 3, 4, 5, 1, 6, 7, 8] or first_written(stage)[4:6] == [6, 1]
 
 
 def test_answers_that_outgrow_the_cells_are_moved_out_and_still_whole(monkeypatch):
@@ -165,7 +98,7 @@ def test_answers_that_outgrow_the_cells_are_moved_out_and_still_whole(monkeypatc
     stage = Stage(cells=64, context=64)
     for number in range(1, 5):
         stage.run(number, prompt=5, max_tokens=40)
-    stage.until_ended(4)
+    stage.all_ended(4)
     assert all(stage.text(number) == counting(40) for number in range(1, 5))
     assert [e.number for e in stage.events if isinstance(e, Started)] == [1, 2, 3, 4]
 
@@ -175,8 +108,8 @@ def test_admission_is_by_cells():
     stage.run(1, prompt=30, max_tokens=10)
     stage.run(2, prompt=30, max_tokens=10)
     stage.loop.turn()
-    assert sum(bool(cache) for cache in stage.model.cache.values()) == 1
-    stage.until_ended(2)
+    assert stage.model.occupied() == 1
+    stage.all_ended(2)
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_counted_and_limit():
@@ -184,7 +117,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_counted_and_limit():
     stage.run(1, prompt=90, max_tokens=20)
     stage.run(2, prompt=100, max_tokens=0)
     stage.run(3, prompt=0)
-    stage.until_ended(3)
+    stage.all_ended(3)
     codes = [event.code for event in stage.events if isinstance(event, Refused)]
     assert codes == ["context_length_exceeded", "context_length_exceeded", "invalid_request"]
     assert "90 tokens and 20 more" in stage.events[0].message
@@ -194,25 +127,22 @@ def test_a_prompt_that_does_not_fit_is_refused_with_counted_and_limit():
 def test_without_max_tokens_the_context_is_the_limit():
     stage = Stage(context=30)
     stage.run(1, prompt=10)
-    stage.until_ended(1)
-    assert stage.events[-1] == Ended(1, FinishReason.LENGTH, 10, 20)
+    assert stage.until_ended(1) == Ended(1, FinishReason.LENGTH, 10, 20)
 
 
 def test_the_models_own_end_is_a_stop_and_is_not_counted():
     stage = Stage()
     stage.model.ends_at = 104
     stage.run(1)
-    stage.until_ended(1)
-    assert stage.events[-1] == Ended(1, FinishReason.STOP, 5, 3)
+    assert stage.until_ended(1) == Ended(1, FinishReason.STOP, 5, 3)
     assert stage.text(1) == counting(3)
 
 
 def test_a_stop_string_ends_a_run():
     stage = Stage()
     stage.run(1, stop=("3 10",))
-    stage.until_ended(1)
+    assert stage.until_ended(1).reason is FinishReason.STOP
     assert stage.text(1) == "101 102 10"
-    assert stage.events[-1].reason is FinishReason.STOP
 
 
 def test_a_cancel_frees_the_slot_at_the_next_step_even_in_a_long_prompt():
@@ -221,14 +151,15 @@ def test_a_cancel_frees_the_slot_at_the_next_step_even_in_a_long_prompt():
     stage.run(2, prompt=5, max_tokens=1)
     stage.loop.turn()
     stage.commands.append(Cancel(1))
-    stage.until_ended(1)
+    stage.until_ended(2)
     assert not any(isinstance(event, Ended) and event.number == 1 for event in stage.events)
     assert stage.text(2) == counting(1)
     stage.run(3, prompt=5)
     stage.commands.append(Cancel(3))
     stage.run(4, prompt=5, max_tokens=1)
-    stage.until_ended(2)
+    stage.until_ended(4)
     assert FakeSampler.live == 0
+    assert stage.model.used == 0
 
 
 def test_every_step_gives_a_sign_of_life():
@@ -243,7 +174,7 @@ def test_every_step_gives_a_sign_of_life():
 def test_when_llama_cpp_breaks_the_process_must_go():
     stage = Stage()
     stage.run(1)
-    stage.model.status = -3
+    stage.model.statuses = [-3]
     with pytest.raises(DecodeError):
         stage.loop.turn()
 
@@ -253,3 +184,135 @@ def test_the_thread_count_can_be_changed():
     stage.commands.append(Threads(3))
     stage.loop.turn()
     assert stage.model.threads == 3
+
+
+def test_a_draw_that_fails_ends_its_run_alone(monkeypatch):
+    def fail(sampler, row):
+        raise EngineFailed("the grammar allows nothing")
+
+    stage = Stage()
+    stage.run(1, max_tokens=3)
+    stage.loop.turn()
+    monkeypatch.setattr(FakeSampler, "draw", fail)
+    assert stage.until_ended(1).code == "engine_failed"
+    monkeypatch.undo()
+    assert stage.inspect().runs == 0
+
+
+def cancel_during_decode(stage, number):
+    def come():
+        stage.loop.foresee(Cancel(number))
+        stage.commands.append(Cancel(number))
+        stage.model.on_decode = lambda: None
+
+    stage.model.on_decode = come
+
+
+@pytest.mark.parametrize("whole_only", [False, True])
+def test_a_step_for_a_run_that_is_cancelled_is_interrupted_and_leaves_nothing(whole_only):
+    stage = Stage()
+    stage.model.whole_only = whole_only
+    stage.run(1, prompt=5, max_tokens=9)
+    stage.loop.turn()
+    stage.run(2, prompt=600)
+    cancel_during_decode(stage, 2)
+    stage.loop.turn()
+    assert stage.model.occupied() == (0 if whole_only else 1)
+    stage.until_ended(1)
+    assert stage.text(1) == counting(9)
+    assert stage.model.used == 0
+
+
+def test_a_step_for_others_is_not_interrupted():
+    stage = Stage()
+    stage.run(1, prompt=600, max_tokens=1)
+    stage.run(2, prompt=20, max_tokens=1)
+    stage.loop.turn()
+    cancel_during_decode(stage, 2)
+    stage.loop.turn()
+    assert stage.model.statuses == []
+    assert len(stage.model.sizes) == 2
+    stage.until_ended(1)
+
+
+def test_a_resumed_answer_goes_on_with_the_next_index_and_counts_all_its_tokens():
+    stage = Stage()
+    stage.run(1, resume=(101, 102, 103), max_tokens=6)
+    assert stage.until_ended(1) == Ended(1, FinishReason.LENGTH, 5, 6)
+    assert [event.first_index for event in stage.written(1)] == [3, 4, 5]
+    assert stage.text(1) == counting(6, first=4)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"max_tokens": 3}, FinishReason.LENGTH), ({"stop": ("2 103",)}, FinishReason.STOP)],
+)
+def test_an_answer_that_was_over_already_ends_at_once(limits, reason):
+    stage = Stage()
+    stage.run(1, resume=(101, 102, 103), **limits)
+    assert stage.until_ended(1) == Ended(1, reason, 5, 3)
+    assert stage.model.sizes == []
+    assert FakeSampler.live == 0
+
+
+def test_ids_that_the_model_does_not_have_cannot_be_resumed():
+    stage = Stage(context=40)
+    stage.run(1, resume=(101, 1000))
+    stage.run(2, resume=(101,) * 36)
+    assert stage.until_ended(1).param == "resume"
+    assert stage.until_ended(2).code == "context_length_exceeded"
+
+
+class FakeEmbedder:
+    def embed(self, tokens):
+        if tokens == [9]:
+            raise ContextExceeded("too long")
+        return bytes(tokens)
+
+
+def test_texts_are_embedded_one_a_turn_between_the_steps_of_answers():
+    stage = Stage(embedder=FakeEmbedder())
+    stage.run(1, max_tokens=3)
+    stage.ask(2, inputs=("1 2", "3"))
+    stage.ask(3, inputs=("4",))
+    stage.all_ended(3)
+    assert [e for e in stage.events if isinstance(e, Embedded)] == [
+        Embedded(2, 0, b"\1\2"),
+        Embedded(3, 0, b"\4"),
+        Embedded(2, 1, b"\3"),
+    ]
+    assert stage.until_ended(2) == Ended(2, FinishReason.STOP, 3, 0)
+    assert len(stage.model.sizes) == 3
+
+
+def test_texts_that_cannot_be_embedded_are_refused():
+    stage = Stage(embedder=FakeEmbedder(), context=4)
+    for number, texts in enumerate([("1 2 3 4 5",), ("",), ("1", "9", "2")], start=1):
+        stage.ask(number, inputs=texts)
+    stage.ask(4, inputs=("1", "2"))
+    stage.loop.turn()
+    stage.commands.append(Cancel(4))
+    stage.all_ended(3)
+    codes = [(e.number, e.code) for e in stage.events if isinstance(e, Refused)]
+    too_long = "context_length_exceeded"
+    assert codes == [(1, too_long), (2, "invalid_request"), (3, too_long)]
+    assert stage.inspect().runs == 0
+
+
+def test_speeds_follow_real_work_and_are_told_when_they_moved():
+    now = [0.0]
+
+    def clock():
+        now[0] += 0.5
+        return now[0]
+
+    stage = Stage(clock=clock, cells=5000)
+    stage.run(1, max_tokens=30)
+    stage.until_ended(1)
+    told = [event for event in stage.events if isinstance(event, Measured)]
+    assert told
+    assert told[-1].generate_tps < 20
+    assert told[-1].prompt_tps == 1000
+    stage.run(2, prompt=900, max_tokens=1)
+    stage.until_ended(2)
+    assert [event for event in stage.events if isinstance(event, Measured)][-1].prompt_tps < 900

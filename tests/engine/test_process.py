@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from meshnode.engine import life as life_module
 from meshnode.engine import process as process_module
 from meshnode.engine.base import EngineState
-from meshnode.engine.child import WORKER_COMMAND, _environment
+from meshnode.engine.child import WORKER_COMMAND
 from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.sandbox import Sandbox, _own_environment
 from meshnode.engine.worker.frames import Open, pack
 from meshnode.errors import Busy, ContextExceeded, EngineFailed, ModelNotFound
 from meshnode.terms import End, Piece
@@ -51,7 +53,7 @@ async def serving(until):
     async with trio.open_nursery() as nursery:
 
         async def start(command, *, state=EngineState.READY, **settings):
-            engine = LlamaEngine(MODEL, command=command, slots=2, **settings)
+            engine = LlamaEngine(MODEL, sandbox=Sandbox("none"), command=command, slots=2, **settings)
             await nursery.start(engine.serve)
             await until(engine, state)
             return engine
@@ -99,7 +101,7 @@ async def test_a_worker_that_hangs_over_its_work_is_killed(serving, stand_in, jo
 
 
 async def test_an_idle_worker_may_be_silent(serving, stand_in, monkeypatch):
-    monkeypatch.setattr(process_module, "STALL_LOOK_S", 0.02)
+    monkeypatch.setattr(life_module, "STALL_LOOK_S", 0.02)
     engine = await serving(stand_in(ANSWERS), stall_s=0.1)
     pid = engine.pid
     await trio.sleep(0.4)
@@ -185,7 +187,7 @@ async def test_without_a_model_there_is_nothing_to_run(job):
 
 async def test_the_worker_ends_with_the_engine(stand_in, until):
     async with trio.open_nursery() as nursery:
-        engine = LlamaEngine(MODEL, command=stand_in(ANSWERS))
+        engine = LlamaEngine(MODEL, sandbox=Sandbox("none"), command=stand_in(ANSWERS))
         await nursery.start(engine.serve)
         await until(engine, EngineState.READY)
         pid = engine.pid
@@ -200,7 +202,7 @@ def worker(data, *arguments):
         input=data,
         capture_output=True,
         timeout=20,
-        env=_environment(),
+        env=_own_environment(),
         check=False,
     )
 
@@ -232,7 +234,7 @@ def test_without_llama_cpp_the_worker_says_what_to_install(tmp_path: Path):
         "old = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'llama_cpp' else old(name, *a)\n"
     )
-    environment = _environment()
+    environment = _own_environment()
     environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
     with subprocess.Popen(
         [sys.executable, "-m", "meshnode.engine.worker"],
@@ -251,7 +253,7 @@ def test_the_worker_does_not_import_a_node():
         [sys.executable, "-X", "importtime", "-c", "import meshnode.engine.worker.__main__"],
         capture_output=True,
         text=True,
-        env=_environment(),
+        env=_own_environment(),
         check=True,
     )
     names = {line.rsplit("|", 1)[-1].strip() for line in found.stderr.splitlines()}

@@ -1,13 +1,17 @@
 """The shipped fake: deterministic, in virtual time, and as strict as the real engine."""
 
+import math
+import struct
+
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 
 from meshnode.engine.base import EngineState
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
-from meshnode.errors import Busy, ContextExceeded, EngineFailed, ModelNotFound
-from meshnode.terms import End, FinishReason, Piece, Progress
+from meshnode.errors import BadRequest, Busy, ContextExceeded, EngineCrashed, EngineFailed, ModelNotFound
+from meshnode.terms import End, FinishReason, Output, Piece, Progress, Sampling, Tool, Vector
 
 
 @pytest.fixture
@@ -134,7 +138,7 @@ async def test_a_crash_can_be_set_for_the_middle_of_an_answer(serving, job):
             async for item in emitted:
                 got.append(item)  # noqa: PERF401  (it must be kept when the iteration fails)
 
-    with pytest.raises(EngineFailed):
+    with pytest.raises(EngineCrashed):
         await gather()
     assert sum(isinstance(item, Piece) for item in got) == 3
 
@@ -150,3 +154,120 @@ async def test_a_failure_is_for_good_and_a_refusal_for_once(serving, job):
     assert engine.state is EngineState.FAILED
     with pytest.raises(EngineFailed, match="disk"):
         await collect(engine, job())
+
+
+def calling(job, **more):
+    schema = '{"required": ["at"], "properties": {"at": {"type": "string", "minLength": 2}}}'
+    return structs.replace(job("look!", max_tokens=0), tools=(Tool("look", "", schema), Tool("rest")), **more)
+
+
+async def test_a_tool_is_called_when_one_must_be(serving, job):
+    engine = await serving(ScriptedEngine())
+    for choice, made in (("required", ("look", '{"at": "xx"}')), ("function:rest", ("rest", "{}"))):
+        *pieces, end = await collect(engine, calling(job, tool_choice=choice))
+        (call,) = [call for piece in pieces if isinstance(piece, Piece) for call in piece.calls]
+        assert (call.name, call.arguments) == made
+        assert text_of(pieces) == ""
+        assert end.reason is FinishReason.TOOL_CALLS
+    for choice in ("auto", "none"):
+        assert (await collect(engine, calling(job, tool_choice=choice)))[-1].reason is FinishReason.STOP
+
+
+async def test_a_call_that_is_cut_short_is_not_made(serving, job):
+    engine = await serving(ScriptedEngine())
+    short = structs.replace(calling(job, tool_choice="required"), sampling=Sampling(max_tokens=2))
+    *pieces, end = await collect(engine, short)
+    assert end.reason is FinishReason.LENGTH
+    assert not any(piece.calls for piece in pieces if isinstance(piece, Piece))
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ("", "{}"),
+        ('{"$ref": "#/$defs/a", "$defs": {"a": {"enum": [3, 4]}}}', "3"),
+        ('{"anyOf": [{"type": "null"}, {"type": "string"}]}', "null"),
+        ('{"type": "array", "minItems": 2, "items": {"type": "boolean"}}', "[false, false]"),
+        ('{"type": ["number", "null"], "exclusiveMinimum": 2}', "3"),
+        ('{"type": "object", "required": ["a"]}', '{"a": {}}'),
+        ('{"const": {"deep": [1]}}', '{"deep": [1]}'),
+    ],
+)
+async def test_json_is_the_smallest_that_is_valid(serving, job, schema, text):
+    engine = await serving(ScriptedEngine())
+    asked = structs.replace(job(max_tokens=0), output=Output.JSON_SCHEMA, schema=schema)
+    items = await collect(engine, asked)
+    assert text_of(items) == text
+    assert items[-1].reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "{",
+        "3",
+        '{"type": "colour"}',
+        '{"$ref": "#"}',
+        '{"$ref": "http://elsewhere/schema"}',
+        '{"$ref": "#/nowhere"}',
+        '{"enum": []}',
+        '{"type": "array", "minItems": 1000000000}',
+        '{"type": "array", "minItems": 99, "items": {"type": "array", "minItems": 99}}',
+        '{"type": "array", "minItems": "many"}',
+    ],
+)
+async def test_a_schema_that_cannot_be_used_is_refused(serving, job, schema):
+    engine = await serving(ScriptedEngine())
+    with pytest.raises(BadRequest) as caught:
+        await collect(engine, structs.replace(job(), output=Output.JSON_SCHEMA, schema=schema))
+    assert caught.value.param == "response_format"
+
+
+async def test_likelihoods_come_with_their_tokens_and_only_if_asked_for(serving, job):
+    engine = await serving(ScriptedEngine())
+    plain = await collect(engine, job(max_tokens=9))
+    told = await collect(engine, job(max_tokens=9, logprobs=True, top_logprobs=4, stop=("never",)))
+    pieces = [item for item in told if isinstance(item, Piece)]
+    assert all(len(piece.logprobs) == len(piece.ids) for piece in pieces)
+    assert b"".join(one.token for piece in pieces for one in piece.logprobs).decode() == text_of(plain)
+    assert not any(item.logprobs for item in plain if isinstance(item, Piece))
+
+
+async def test_vectors_follow_from_the_text(serving, job):
+    engine = await serving(ScriptedEngine())
+    texts = ("the cat sat here", "the cat sat there", "ships at sea")
+    *vectors, end = await collect(engine, structs.replace(job(), turns=(), inputs=texts))
+    vectors = [struct.unpack("<64f", one.values) for one in vectors if isinstance(one, Vector)]
+    assert [math.hypot(*vector) for vector in vectors] == pytest.approx([1, 1, 1])
+    first, second, third = vectors
+    assert math.dist(first, second) < math.dist(first, third)
+    assert end.usage.prompt_tokens == 14
+    assert end.usage.completion_tokens == 0
+
+
+@pytest.mark.parametrize("said", [1, 7, 19, 20])
+async def test_an_answer_goes_on_where_it_was(serving, job, said):
+    engine = await serving(ScriptedEngine(answer_tokens=20))
+    asked = job(max_tokens=0, stop=("never said",), logprobs=True)
+    *whole, end = await collect(engine, asked)
+    pieces = [item for item in whole if isinstance(item, Piece)]
+    ids = tuple(token for piece in pieces for token in piece.ids)
+    *resumed, last = await collect(engine, structs.replace(asked, resume=ids[:said]))
+    rest = [item for item in resumed if isinstance(item, Piece)]
+    assert tuple(token for piece in rest for token in piece.ids) == ids[said:]
+    assert [piece.first_index for piece in rest][:1] == [said] * (said < 20)
+    tokens = [one.token for piece in pieces for one in piece.logprobs]
+    assert text_of(rest) == b"".join(tokens[said:]).decode()
+    assert last == end
+
+
+async def test_only_a_scope_shares_beginnings_of_prompts(serving, job):
+    engine = await serving(ScriptedEngine())
+
+    async def cached(text, scope):
+        async with engine.run(job(text), scope) as emitted:
+            return [item async for item in emitted][-1].usage.cached_tokens
+
+    assert await cached("a b c d", b"") == await cached("a b c d", b"") == 0
+    assert [await cached("a b c d", scope) for scope in (b"x", b"x", b"y", b"")] == [0, 7, 0, 0]
+    assert await cached("a b x y z", b"x") == 6

@@ -1,10 +1,14 @@
 """The thread count follows what other programs leave free."""
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
-from meshnode.engine.threads import Others, choose, cores, most
+from meshnode.engine import threads
+from meshnode.engine.threads import Governor, Others, choose, cores, most, quota
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,77 @@ def test_one_core_stays_with_the_owner_when_there_are_more_than_two():
     assert cores() >= 1
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 0.0),
+        ({"sys/fs/cgroup/cpu.max": "max 100000"}, 0.0),
+        ({"sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5),
+        ({"sys/fs/cgroup/cpu.max": "garbage"}, 0.0),
+        ({"sys/fs/cgroup/cpu.max": "50000 0"}, 0.0),
+        (
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            0.0,
+        ),
+        (
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            4.0,
+        ),
+    ],
+)
+def test_a_containers_quota_counts_like_cores(tmp_path, files, expected):
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text + "\n")
+    assert quota(tmp_path) == expected
+    assert cores(tmp_path) == max(1, min(cores(), int(expected or cores())))
+
+
+def test_half_a_core_is_still_one_thread(tmp_path):
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("50000 100000")
+    assert cores(tmp_path) == 1
+
+
+class Looks:
+    """Stands in for the machine: each look gives the next of these."""
+
+    def __init__(self, *taken: float) -> None:
+        self.taken = list(taken)
+
+    def look(self, _elapsed_s: float) -> tuple[float, float]:
+        return self.taken.pop(0), 1.0
+
+
+def test_a_core_that_is_taken_shows_within_two_looks_and_a_blip_does_not(monkeypatch):
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    governor = Governor(os.getpid())
+    governor._others = Looks(0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
+    assert [governor.look(0.25) for _ in range(10)] == [2, 2, 2, 2, 2, 1, 1, 1, 2, 2]
+
+
+def test_what_a_workers_children_compute_is_its_own():
+    """As under bubblewrap, where the process that was started only waits for the one that computes."""
+    spin = "import time; end = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}])"
+    with subprocess.Popen([sys.executable, "-c", outer], start_new_session=True) as process:
+        time.sleep(0.3)
+        others = Others(process.pid)
+        started = time.monotonic()
+        time.sleep(0.5)
+        _, own = others.look(time.monotonic() - started)
+        os.killpg(process.pid, 9)
+    assert own > 0.3
+
+
 def test_looking_at_the_machine_never_fails():
-    assert Others(os.getpid()).look(1.0) >= 0.0
-    assert Others(2**22 + 1).look(1.0) >= 0.0
+    for process in (os.getpid(), 2**22 + 1):
+        taken, own = Others(process).look(1.0)
+        assert taken >= 0.0
+        assert own >= 0.0

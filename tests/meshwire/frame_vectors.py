@@ -41,6 +41,14 @@ INNER: tuple[m.Message, ...] = (
     m.Progress(64, 128),
     m.End("stop", 10, 20, 0),
     m.Fail("context_length_exceeded", "Too long.", "Shorten it.", None, "messages"),
+    m.Chunk(
+        6,
+        (33,),
+        calls=(m.Call("call_1", "look", '{"at":1}'),),
+        logprobs=(m.TokenLogprob(b"\xc3", -0.5, (m.Likelihood(b"\xc3", -0.5), m.Likelihood(b"a", -1.25))),),
+    ),
+    m.Chunk(7, (44,), more=True),
+    m.Vector(1, bytes.fromhex("0000803f")),
 )
 
 

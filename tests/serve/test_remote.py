@@ -23,9 +23,25 @@ from meshnode.net.link import Link, Stream
 from meshnode.serve.admit import Admission
 from meshnode.serve.inbound import ASK_WITHIN_S, Inbound
 from meshnode.serve.local import Bench
-from meshnode.serve.packing import pack_job, unpack_job
+from meshnode.serve.packing import CALLS_MAX, TURNS_MAX, pack_job, unpack_job
 from meshnode.serve.remote import run_on_link
-from meshnode.terms import Emitted, End, Job, Piece, Privacy, Turn
+from meshnode.serve.scopes import Scopes
+from meshnode.terms import (
+    Bias,
+    Emitted,
+    End,
+    FinishReason,
+    Job,
+    Output,
+    Piece,
+    Privacy,
+    Sampling,
+    Tool,
+    ToolCall,
+    Turn,
+    Vector,
+)
+from meshnode.terms.job import BIASES_MAX, INPUTS_MAX, RESUME_MAX_TOKENS, TOOLS_MAX
 from meshwire import messages
 from meshwire.errors import RemoteWireError
 from meshwire.fields import pack_fields
@@ -64,7 +80,7 @@ class Stage:
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     engine, admission = ScriptedEngine(scripted_card(slots=1), answer_tokens=50), Admission(4)
-    bench = Bench((engine,))
+    bench = Bench((engine,), Scopes(b"test"))
     inbound = Inbound(admission, bench, lambda _job: scripted_card(slots=1))
     async with open_world() as world, trio.open_nursery() as nursery:
         await nursery.start(engine.serve)
@@ -185,7 +201,16 @@ BOMB = b"\x81\x03" + b"\xdc\x01\x00" + (b"\xdc\x0f\xff" + b"\x80" * 4095) * 255 
         without(_4={6: -1}),  # max_tokens
         without(_4={1: float("nan")}),
         without(_4={7: [""]}),  # an empty stop string
-        without(_9=1),
+        without(_13=1),
+        without(_12=[-1]),
+        without(_12=[2**32]),
+        without(_12=[1] * (RESUME_MAX_TOKENS + 1)),
+        without(_7=[{1: "a b"}]),
+        without(_7=[{1: "look"}] * 129),
+        without(_11="x" * 65_537),
+        without(_4={12: [{1: 1, 2: -100.5}]}),
+        without(_4={14: 21}),
+        without(_13=["x"] * 257),
     ],
 )
 async def test_what_is_no_job_is_refused_and_costs_nothing_else(stage: Stage, packed: bytes) -> None:
@@ -222,6 +247,21 @@ def test_a_bomb_is_refused_before_it_is_built() -> None:
         unpack_job(BOMB)
 
 
+async def flood_of_calls(stream: Stream) -> None:
+    for index in range(RESPONSE_MAX // 20_000 + 2):
+        call = messages.Call("call", "look", "x" * 20_000)
+        await stream.send_message(messages.Chunk(index, (1,), calls=(call,)))
+
+
+async def stray_vector(stream: Stream) -> None:
+    await stream.send_message(messages.Vector(0, b"abcd"))
+
+
+async def half_a_piece(stream: Stream) -> None:
+    await stream.send_message(messages.Chunk(0, (1,), "a", more=True))
+    await stream.send_message(messages.End("stop"), end=True)
+
+
 Play = Callable[[Stream], Any]
 
 
@@ -248,7 +288,9 @@ async def flood(stream: Stream) -> None:
         await stream.send_message(messages.Chunk(index, (1,), "x" * 20_000))
 
 
-@pytest.mark.parametrize("play", [skip, repeat, truncate, babble, flood])
+@pytest.mark.parametrize(
+    "play", [skip, repeat, truncate, babble, flood, flood_of_calls, stray_vector, half_a_piece]
+)
 async def test_an_answer_that_makes_no_sense_is_interrupted(play: Play) -> None:
     async def serve(_link: Link, stream: Stream, _opening: messages.Open) -> None:
         await stream.receive_message()
@@ -277,5 +319,102 @@ async def test_an_end_for_a_reason_not_known_yet_is_an_end() -> None:
     assert isinstance(end, End)
 
 
-def test_a_job_survives_the_packing() -> None:
-    assert unpack_job(pack_job(JOB)) == JOB
+CALL = ToolCall("call_1", "look", "{}")
+FULL = msgspec.structs.replace(
+    JOB,
+    turns=(Turn(role="assistant", content="", tool_calls=(CALL,) * TOOLS_MAX),) * (CALLS_MAX // TOOLS_MAX)
+    + (Turn(role="tool", content="x", name="look", tool_call_id="call_1"),) * 4000,
+    sampling=Sampling(
+        logit_bias=tuple(Bias(token, -1.0) for token in range(BIASES_MAX)), logprobs=True, top_logprobs=20
+    ),
+    tools=tuple(Tool(f"look{number}", "looks", "{}") for number in range(TOOLS_MAX)),
+    tool_choice="function:look3",
+    parallel_tool_calls=False,
+    output=Output.JSON_SCHEMA,
+    schema="{}",
+    resume=tuple(range(2**32 - RESUME_MAX_TOKENS, 2**32)),
+    tenant_tag=b"t" * 64,
+)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [JOB, FULL, msgspec.structs.replace(JOB, turns=(), inputs=("x" * 4000,) * INPUTS_MAX)],
+    ids=["small", "full", "inputs"],
+)
+def test_a_job_survives_the_packing(packed: Job) -> None:
+    assert unpack_job(pack_job(packed)) == packed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"turns": (Turn(role="user", content=""),) * (TURNS_MAX + 1)},
+        {"turns": (Turn(role="assistant", content="", tool_calls=(CALL,) * 128),) * 33},
+        {"turns": (), "inputs": ("x" * PROMPT_MAX,)},
+    ],
+)
+def test_a_job_of_too_many_parts_is_not_packed(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        pack_job(msgspec.structs.replace(JOB, **changes))
+    assert caught.value.param == ("input" if "inputs" in changes else "messages")
+
+
+async def test_calls_likelihoods_and_the_reason_come_back(stage: Stage) -> None:
+    tools = (Tool("look", "", '{"required": ["at"], "properties": {"at": {"const": "the sea"}}}'),)
+    sampling = Sampling(logprobs=True, top_logprobs=2)
+    calling = msgspec.structs.replace(JOB, tools=tools, tool_choice="required", sampling=sampling)
+    *emitted, end = await stage.run(calling)
+    pieces = [one for one in emitted if isinstance(one, Piece)]
+    (call,) = [call for piece in pieces for call in piece.calls]
+    assert (call.name, call.arguments) == ("look", '{"at": "the sea"}')
+    assert all(len(piece.logprobs) == len(piece.ids) for piece in pieces)
+    assert len(pieces[0].logprobs[0].top) == 2
+    assert isinstance(end, End)
+    assert end.reason is FinishReason.TOOL_CALLS
+
+
+async def test_vectors_come_back_one_for_each_input(stage: Stage) -> None:
+    asked = msgspec.structs.replace(JOB, turns=(), inputs=("sea", "sand", "sea"))
+    *emitted, end = await stage.run(asked)
+    vectors = [one for one in emitted if isinstance(one, Vector)]
+    assert [vector.index for vector in vectors] == [0, 1, 2]
+    assert vectors[0].values == vectors[2].values != vectors[1].values
+    assert isinstance(end, End)
+
+
+async def test_an_answer_is_resumed_where_it_stopped(stage: Stage) -> None:
+    pieces = [one for one in await stage.run() if isinstance(one, Piece)]
+    said, rest = pieces[:20], pieces[20:]
+    ids = tuple(token for piece in said for token in piece.ids)
+    resumed = await stage.run(msgspec.structs.replace(JOB, resume=ids))
+    assert [one for one in resumed if isinstance(one, Piece)] == rest
+    assert isinstance(resumed[-1], End)
+    assert resumed[-1].usage.completion_tokens == 50
+
+
+async def test_a_prompt_is_shared_within_an_origin_and_tenant_only(stage: Stage) -> None:
+    async def cached(tag: bytes) -> int:
+        *_, end = await stage.run(msgspec.structs.replace(JOB, tenant_tag=tag))
+        assert isinstance(end, End)
+        return end.usage.cached_tokens
+
+    assert [await cached(tag) for tag in (b"a", b"a", b"b", b"b")] == [0, 4, 0, 4]
+
+
+@pytest.mark.parametrize("indexes", [(0,), (0, 0), (1, 0), (0, 1, 2), (0, 2)])
+async def test_vectors_that_are_missing_or_too_many_are_no_answer(indexes: tuple[int, ...]) -> None:
+    async def serve(_link: Link, stream: Stream, _opening: messages.Open) -> None:
+        await stream.receive_message()
+        for index in indexes:
+            await stream.send_message(messages.Vector(index, b"abcd"))
+        await stream.send_message(messages.End("stop"), end=True)
+        await stream.lost()
+
+    async with open_world() as world:
+        a, b = await world.line("a", "b")
+        b.on_ask = serve  # type: ignore[method-assign]
+        two = msgspec.structs.replace(JOB, turns=(), inputs=("x", "y"))
+        with pytest.raises(Interrupted), trio.fail_after(5):
+            async with run_on_link(a.up[0], two) as pieces:
+                assert [one async for one in pieces]

@@ -1,8 +1,9 @@
 """The worker's process: pipes, life and death. `python -m meshnode.engine.worker`, started by a node.
 
-A thread waits on standard input, so that an idle worker uses no CPU, a busy one sees a cancel at its next
-step, and the process dies with its node (end of input) even if llama.cpp hangs. Frames leave through a
-private copy of standard output; whatever libraries print goes to standard error.
+The first command says how to confine this process, which comes before all else. Then a thread waits on
+standard input, so that an idle worker uses no CPU, a busy one sees a cancel at its next step, and the process
+dies with its node (end of input) even if llama.cpp hangs. Frames leave through a private copy of standard
+output; whatever libraries print goes to standard error.
 """
 
 import importlib.util
@@ -10,15 +11,17 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
+from meshnode.engine.worker.confinement import confine
 from meshnode.engine.worker.frames import (
     AnyCommand,
     Broken,
     Event,
     FrameError,
     FrameReader,
+    Loading,
     Open,
     pack,
     read_command,
@@ -29,7 +32,6 @@ EXIT_BROKEN = 3
 EXIT_BAD_FRAME = 65
 EXIT_NOT_FOR_PEOPLE = 64
 READ_BYTES = 1 << 16
-PROGRESS_STEP = 0.05
 
 USAGE = """This is meshnode's inference worker. A node starts it and speaks to it in frames on standard input
 and output; there is nothing to call by hand. To serve a model: meshnode up --model NAME"""
@@ -45,9 +47,17 @@ class Pipes:
         self._output = os.dup(1)
         os.dup2(2, 1)
         self._commands: queue.SimpleQueue[AnyCommand] = queue.SimpleQueue()
+        self._frames = FrameReader()
+        self.foresee: Callable[[AnyCommand], None] = lambda _command: None  # told at once of what comes
+
+    def first(self) -> AnyCommand:
+        """The first command, while this process has one thread; those that came with it stay queued."""
+        while self._commands.empty():
+            self._take(os.read(0, READ_BYTES))
+        return self._commands.get()
 
     def start(self) -> None:
-        """Begin to read."""
+        """Go on reading in a thread."""
         threading.Thread(target=self._read, daemon=True).start()
 
     def commands(self, wait: bool) -> Iterator[AnyCommand]:
@@ -64,14 +74,20 @@ class Pipes:
             left = left[os.write(self._output, left) :]
 
     def _read(self) -> None:
-        frames = FrameReader()
+        while True:
+            self._take(os.read(0, READ_BYTES))
+
+    def _take(self, received: bytes) -> None:
+        """Queue what came; the end of input and nonsense end the process."""
+        if not received:
+            _die(0)
         try:
-            while received := os.read(0, READ_BYTES):
-                for body in frames.feed(received):
-                    self._commands.put(read_command(body))
+            for body in self._frames.feed(received):
+                command = read_command(body)
+                self._commands.put(command)
+                self.foresee(command)
         except FrameError as error:
             _die(EXIT_BAD_FRAME, f"worker: malformed frame: {error}")
-        _die(0)
 
 
 def _die(code: int, message: str = "") -> NoReturn:
@@ -90,7 +106,6 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{MISSING}. {MISSING_HINT}\n")
         return 0 if "--help" in arguments else EXIT_NOT_FOR_PEOPLE
     pipes = Pipes()
-    pipes.start()
     try:
         return _serve(pipes)
     except EngineFailed as error:
@@ -99,9 +114,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _serve(pipes: Pipes) -> int:
-    first = next(pipes.commands(wait=True))
+    first = pipes.first()
     if not isinstance(first, Open):
         _die(EXIT_BAD_FRAME, "worker: the first frame must open a model")
+    posture = confine(first.wall, first.path)
+    pipes.start()
     if importlib.util.find_spec("llama_cpp") is None:
         raise EngineFailed(MISSING, hint=MISSING_HINT)
     # Only now: without llama.cpp the lines above must still be able to say so.
@@ -112,7 +129,10 @@ def _serve(pipes: Pipes) -> int:
             f"llama-cpp-python is installed but cannot be used: {error}", hint=REBUILD
         ) from error
 
-    open_loop(first, pipes.commands, pipes.emit).run()
+    pipes.emit([Loading(0.0)])  # confined, and able to go on: from here on the model is what may be wrong
+    loop = open_loop(first, posture, pipes.commands, pipes.emit)
+    pipes.foresee = loop.foresee
+    loop.run()
     return 0
 
 

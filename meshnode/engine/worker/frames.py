@@ -21,6 +21,19 @@ class Command(msgspec.Struct, frozen=True, tag=True):
     """What a node says to its worker."""
 
 
+class Wall(msgspec.Struct, frozen=True, kw_only=True):
+    """What contains a worker: `kind` is bubblewrap (it is inside already), landlock (to be applied) or none.
+
+    `readable` is what it may still read, `private` are files of its owner that it must not, known to exist
+    outside; `memory_bytes` bounds its address space, 0 does not.
+    """
+
+    kind: str = "none"
+    readable: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    memory_bytes: int = 0
+
+
 class Open(Command, frozen=True):
     """The first command: load this model. `context` is in tokens; 0 means the most that is sensible."""
 
@@ -28,6 +41,7 @@ class Open(Command, frozen=True):
     slots: int
     context: int = 0
     threads: int = 1
+    wall: Wall = Wall()
 
 
 class Run(Command, frozen=True):
@@ -51,6 +65,12 @@ class Threads(Command, frozen=True):
     """Compute with this many threads from the next step on."""
 
     count: int
+
+
+class Inspect(Command, frozen=True):
+    """Say what is held, after letting go of everything that nobody runs if told to `forget`."""
+
+    forget: bool = False
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):
@@ -156,9 +176,30 @@ class Alive(Event, frozen=True):
     """A step was computed that had nothing to say: every token is held back."""
 
 
-AnyCommand = Open | Run | Cancel | Threads
+class Inspected(Event, frozen=True, kw_only=True):
+    """Runs that have not ended, cells in use as the loop counts them, idle sequences, and how many sequences
+    have anything in the cache as llama.cpp counts them."""
+
+    runs: int
+    cells: int
+    idle: int
+    occupied: int
+
+
+AnyCommand = Open | Run | Cancel | Threads | Inspect
 AnyEvent = (
-    Loading | Ready | Broken | Started | Prefilled | Written | Embedded | Ended | Refused | Measured | Alive
+    Loading
+    | Ready
+    | Broken
+    | Started
+    | Prefilled
+    | Written
+    | Embedded
+    | Ended
+    | Refused
+    | Measured
+    | Alive
+    | Inspected
 )
 
 _encoder = msgspec.msgpack.Encoder()

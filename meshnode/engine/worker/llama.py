@@ -13,7 +13,9 @@ from llama_cpp import llama_cpp as c
 from meshnode.errors import EngineFailed
 
 CONTEXT_AUTO_MAX = 8192  # tokens, when nobody says how many; the cache is allocated at once
-CHUNK_TOKENS = 128  # of prompts, in one step: a cancelled run is gone within one such step
+CHUNK_TOKENS = 128  # of prompts, in one step: how long anybody's next token may have to wait for them
+IDLE_SEQUENCES = 16  # beside one for each slot; measured: 64 cost neither memory nor speed
+ABORTED = 2  # what `decode` says when it was interrupted
 METADATA_MAX_CHARS = 200  # of one value; longer ones, token lists above all, are of no use here
 TEMPLATE_KEY = b"tokenizer.chat_template"
 LOG_LEVEL_WARN, LOG_LEVEL_ERROR = 3, 4  # ggml's
@@ -25,14 +27,22 @@ def _log(level: int, text: bytes, _user: object) -> None:
         sys.stderr.flush()
 
 
+# Asked for after each of a decode's 500 operations. A Python callback costs 1.5% of a decode; this one, which
+# asks whether a string has a first character, nothing that can be measured.
+_is_not_empty = ctypes.cast(
+    (ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)).strlen, c.ggml_abort_callback
+)
+
 _log_callback = c.llama_log_callback(_log)  # kept here, because llama.cpp keeps only its address
 
 
 class Model:
-    """A model file in memory, with its vocabulary and one context of `slots` sequences.
+    """A model file in memory, with its vocabulary and one context.
 
-    `context` 0 takes the model's own, at most CONTEXT_AUTO_MAX. All sequences share `cells` cells of
-    key-value cache; a decode that needs more fails, so the caller counts. Raises EngineFailed.
+    `context` 0 takes the model's own, at most CONTEXT_AUTO_MAX. `slots` runs compute at once, and the cache
+    tells `sequences` apart. They share `cells` cells; a decode that needs more fails, so the caller counts.
+    `whole_only` is a model whose memory is a state rather than cells: a sequence of it can be continued at its
+    end or dropped, and nothing else. Raises EngineFailed.
     """
 
     def __init__(
@@ -42,6 +52,11 @@ class Model:
         c.llama_backend_init()
         self._model = _load(path, on_progress)
         self.slots = slots
+        self.sequences = slots + IDLE_SEQUENCES
+        self.whole_only = bool(
+            c.llama_model_is_recurrent(self._model) or c.llama_model_is_hybrid(self._model)
+        )
+        self._window = int(c.llama_model_n_swa(self._model))
         self.context = _fitting_context(c.llama_model_n_ctx_train(self._model), context)
         self._context = self._open_context(threads)
         self.cells = int(c.llama_n_ctx(self._context))
@@ -51,11 +66,25 @@ class Model:
         self._batch = Batch(CHUNK_TOKENS + slots)
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
+        self._interrupt = ctypes.create_string_buffer(2)
+        c.llama_set_abort_callback(
+            self._context, _is_not_empty, ctypes.cast(self._interrupt, ctypes.c_void_p)
+        )
 
     @property
     def handle(self) -> object:
         """The context, for a sampler to draw from."""
         return self._context
+
+    @property
+    def vocab(self) -> object:
+        """The vocabulary, for a grammar to read tokens with."""
+        return self._vocab
+
+    @property
+    def weights(self) -> object:
+        """The weights, for another context."""
+        return self._model
 
     @property
     def parameters(self) -> int:
@@ -112,8 +141,13 @@ class Model:
         return bool(c.llama_vocab_is_eog(self._vocab, token))
 
     def decode(self, batch: "Batch") -> int:
-        """Compute a batch: 0 done, 1 no cells left, below 0 broken."""
+        """Compute a batch: 0 done, 1 no cells left, 2 interrupted, below 0 broken."""
+        self._interrupt.value = b""
         return int(c.llama_decode(self._context, batch.struct))
+
+    def interrupt(self) -> None:
+        """End the decode that is going on, from another thread; it says ABORTED and may have left cells."""
+        self._interrupt.value = b"!"
 
     def new_batch(self) -> "Batch":
         """The one batch there is, emptied."""
@@ -124,6 +158,29 @@ class Model:
         """Forget a sequence and free its cells."""
         c.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def cut(self, sequence: int, length: int) -> bool:
+        """Forget a sequence's tokens from this position on. False when the model cannot do that."""
+        return bool(c.llama_memory_seq_rm(self._memory, sequence, length, -1))
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let an empty sequence hold the cells of another's first tokens too."""
+        c.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def continues_at(self, sequence: int, length: int) -> bool:
+        """Whether a sequence still has what the token at this position looks back on.
+
+        With sliding-window attention cells that fell out of the window may have been used again.
+        """
+        if not self._window:
+            return True
+        first = c.llama_memory_seq_pos_min(self._memory, sequence)
+        return bool(0 <= first <= max(0, length - self._window))
+
+    def occupied(self) -> int:
+        """How many sequences have anything in the cache, by llama.cpp's own word."""
+        found = [c.llama_memory_seq_pos_max(self._memory, each) >= 0 for each in range(self.sequences)]
+        return sum(found)
+
     def set_threads(self, count: int) -> None:
         """Compute with this many threads from the next decode on."""
         c.llama_set_n_threads(self._context, count, count)
@@ -132,7 +189,7 @@ class Model:
         params = c.llama_context_default_params()
         params.n_ctx = self.context
         params.n_batch = params.n_ubatch = CHUNK_TOKENS + self.slots
-        params.n_seq_max = self.slots
+        params.n_seq_max = self.sequences
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
         params.no_perf = True
@@ -162,30 +219,30 @@ class Batch:
 
     def __init__(self, room: int) -> None:
         self.struct: Any = c.llama_batch_init(room, 0, 1)
-        self.room = room
+        self._tokens, self._positions = self.struct.token, self.struct.pos
+        self._sequences, self._logits = self.struct.seq_id, self.struct.logits
+        self._count = 0
         for row in range(room):
             self.struct.n_seq_id[row] = 1
 
     def clear(self) -> None:
         """Take every token out."""
-        self.struct.n_tokens = 0
+        self._count = self.struct.n_tokens = 0
 
     def __len__(self) -> int:
-        return int(self.struct.n_tokens)
+        return self._count
 
     def add(self, sequence: int, position: int, tokens: Sequence[int], *, last_logits: bool) -> int:
         """Append one sequence's next tokens; the row of the last of them."""
-        struct = self.struct
-        row = int(struct.n_tokens)
-        for offset, token in enumerate(tokens):
-            struct.token[row + offset] = token
-            struct.pos[row + offset] = position + offset
-            struct.seq_id[row + offset][0] = sequence
-            struct.logits[row + offset] = 0
-        last = row + len(tokens) - 1
-        struct.logits[last] = last_logits
-        struct.n_tokens = last + 1
-        return last
+        for row, token in enumerate(tokens, self._count):
+            self._tokens[row] = token
+            self._positions[row] = position + row - self._count
+            self._sequences[row][0] = sequence
+            self._logits[row] = 0
+        self._count += len(tokens)
+        self._logits[self._count - 1] = last_logits
+        self.struct.n_tokens = self._count
+        return self._count - 1
 
 
 def _fitting_context(trained: int, wanted: int) -> int:

@@ -6,17 +6,21 @@ beyond what was reserved, the youngest run is moved out and computed again later
 neither processes nor pipes: commands come from a callable, events go to one.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
 
-from meshnode.engine.holdback import Release
+from meshnode.engine.worker.answer import Release
+from meshnode.engine.worker.cache import KEEP_MIN_TOKENS, Cache
 from meshnode.engine.worker.frames import (
     Alive,
     AnyCommand,
     Cancel,
     Ended,
     Event,
+    Inspect,
+    Inspected,
     Open,
     Prefilled,
     Refused,
@@ -25,13 +29,18 @@ from meshnode.engine.worker.frames import (
     Threads,
     Written,
 )
-from meshnode.engine.worker.llama import CHUNK_TOKENS, Batch, Model
-from meshnode.engine.worker.sequence import Sequence
+from meshnode.engine.worker.intake import count_inputs, take_in
+from meshnode.engine.worker.llama import ABORTED, CHUNK_TOKENS, Batch, Model
+from meshnode.engine.worker.measure import Pace
+from meshnode.engine.worker.prefix import common_length
+from meshnode.engine.worker.sequence import UNPLACED, Sequence
 from meshnode.engine.worker.template import Template
-from meshnode.errors import BadRequest, ContextExceeded, MeshError
+from meshnode.engine.worker.vectors import Embeds, Vectors
+from meshnode.errors import MeshError
 from meshnode.terms import FinishReason
 
 DECODED, NO_CELLS = 0, 1
+INTERRUPT_MIN_TOKENS = 16  # a smaller step is over before it could be interrupted
 
 
 class DecodeError(Exception):
@@ -46,16 +55,23 @@ class Loop:
         model: Model,
         template: Template,
         *,
+        pace: Pace,
         commands: Callable[[bool], Iterable[AnyCommand]],
         emit: Callable[[Items[Event]], None],
+        embedder: Embeds | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
         self._template = template
+        self._pace = pace
         self._commands = commands
         self._emit = emit
+        self._clock = clock
+        self._cache = Cache(model)
+        self._vectors = Vectors(embedder)
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []  # oldest first
-        self._free_slots = list(range(model.slots))
+        self._computing: dict[int, int] = {}  # how many tokens of which run, for the thread that interrupts
         self._events: list[Event] = []
 
     def run(self) -> None:
@@ -65,16 +81,30 @@ class Loop:
 
     def turn(self) -> None:
         """Take commands, which are waited for when there is nothing else to do, and compute one step."""
-        for command in self._commands(not self._active and not self._waiting):
+        has_work = self._active or self._waiting or self._vectors
+        for command in self._commands(not has_work):
             self._obey(command)
         self._admit()
+        has_work = self._active or self._vectors
         if self._active:
             self._step()
-            if not self._events:
-                self._events.append(Alive())
+        if self._vectors:
+            self._embed()
+        if has_work and not self._events:
+            self._events.append(Alive())
         if self._events:
             self._emit(self._events)
             self._events = []
+
+    def foresee(self, command: AnyCommand) -> None:
+        """A command has come that the loop has not taken yet; may be called from any thread.
+
+        A step that works mostly for a run that nobody wants any more is interrupted.
+        """
+        if isinstance(command, Cancel):
+            computing = self._computing
+            if computing.get(command.number, 0) * 2 > sum(computing.values()) > INTERRUPT_MIN_TOKENS:
+                self._model.interrupt()
 
     def _obey(self, command: AnyCommand) -> None:
         match command:
@@ -84,91 +114,130 @@ class Loop:
                 self._cancel(number)
             case Threads(count):
                 self._model.set_threads(max(1, count))
+            case Inspect(forget):
+                self._inspect(forget=forget)
             case Open():
                 self._events.append(Refused(0, "invalid_request", "a model is already open"))
 
     def _take(self, run: Run) -> None:
         try:
-            prompt = self._model.tokens(self._template.render(run.job.turns))
-            self._check_fits(len(prompt), run.job.sampling.max_tokens)
+            if run.job.inputs:
+                texts = count_inputs(run, self._model)
+                self._vectors.add(run.number, texts)
+                self._events.append(Started(run.number, sum(map(len, texts))))
+                return
+            sequence = take_in(run, self._model, self._template)
         except MeshError as error:
-            self._events.append(Refused(run.number, error.code, error.message, error.hint, error.param))
+            self._refuse(run.number, error)
             return
-        room = self._model.context - len(prompt)
-        limit = min(run.job.sampling.max_tokens or room, room)
-        self._waiting.append(Sequence(run, prompt, limit, self._model.vocabulary))
-        self._events.append(Started(run.number, len(prompt)))
+        self._events.append(Started(run.number, sequence.prompt_tokens))
+        self._waiting.append(sequence)
+        if reason := sequence.ended():  # resumed after its last token
+            self._end(sequence, reason)
 
-    def _check_fits(self, counted: int, answer: int) -> None:
-        limit = self._model.context
-        if not counted:
-            raise BadRequest("the messages make an empty prompt", param="messages")
-        if counted + max(answer, 1) <= limit:
-            return
-        asked = f" and {answer} more are asked for as the answer" if answer else ""
-        raise ContextExceeded(
-            f"the prompt is {counted} tokens{asked}; the model's context is {limit} tokens",
-            hint="Shorten the messages, or ask for a shorter answer.",
-            param="messages",
-        )
+    def _refuse(self, number: int, error: MeshError) -> None:
+        self._events.append(Refused(number, error.code, error.message, error.hint, error.param))
 
     def _cancel(self, number: int) -> None:
+        self._vectors.cancel(number)
         for sequence in [*self._active, *self._waiting]:
             if sequence.number == number:
                 self._leave(sequence)
 
+    def _inspect(self, *, forget: bool) -> None:
+        if forget:
+            self._cache.forget()
+        self._events.append(
+            Inspected(
+                runs=len(self._active) + len(self._waiting) + len(self._vectors),
+                cells=self._cache.cells,
+                idle=self._cache.idle,
+                occupied=self._model.occupied(),
+            )
+        )
+
     def _admit(self) -> None:
-        while self._waiting and self._free_slots and self._fits(self._waiting[0]):
-            sequence = self._waiting.popleft()
-            sequence.slot = self._free_slots.pop()
-            self._active.append(sequence)
+        while self._waiting and len(self._active) < self._model.slots and self._fits(self._waiting[0]):
+            self._active.append(self._waiting.popleft())
 
     def _fits(self, sequence: Sequence) -> bool:
-        reserved = sum(active.reserved for active in self._active)
-        return not self._active or reserved + sequence.reserved <= self._model.cells
+        if not self._active:
+            return True
+        wanted = self._cache.held() + sum(active.growth for active in self._active) + sequence.growth
+        return wanted - self._cache.shared(sequence.scope, sequence.tokens) <= self._model.cells
 
     def _step(self) -> None:
         batch = self._fill()
-        used = sum(sequence.computed for sequence in self._active)
-        status = NO_CELLS if used + len(batch) > self._model.cells else self._model.decode(batch)
-        if status == DECODED:
-            self._advance()
+        status = self._decode(batch) if self._cache.make_room(len(batch)) else NO_CELLS
+        if status == ABORTED:
+            self._repair()
         elif status == NO_CELLS and len(self._active) > 1:
             self._move_out(self._active[-1])
-        else:
+        elif status != DECODED:
             raise DecodeError(f"llama_decode returned {status} for {len(batch)} tokens")
 
+    def _decode(self, batch: Batch) -> int:
+        started = self._clock()
+        self._computing = {sequence.number: sequence.batched for sequence in self._active}
+        status = self._model.decode(batch)
+        self._computing = {}
+        if status == DECODED:
+            read = sum(sequence.batched for sequence in self._active if sequence.reading)
+            answering = len(batch) - read
+            self._advance()
+            self._events += self._pace.note(read, answering, started, self._clock())
+        return status
+
     def _fill(self) -> Batch:
-        """One token for each run that is answering, then prompts, the oldest first."""
+        """One token for each run that is answering, and beside them prompts."""
         batch = self._model.new_batch()
-        room = CHUNK_TOKENS
+        reading = []
         for sequence in self._active:
-            left = len(sequence.tokens) - sequence.computed
-            take = min(left, room) if sequence.reading else left
-            room -= take if sequence.reading else 0
-            self._add(batch, sequence, take, complete=take == left)
+            sequence.batched, sequence.row = 0, -1
+            if sequence.place == UNPLACED and not self._begin(sequence):
+                continue
+            if sequence.reading:
+                reading.append(sequence)
+            else:
+                self._add(batch, sequence, 1)
+        for sequence, take in _shares(reading, CHUNK_TOKENS):
+            self._add(batch, sequence, take)
         return batch
 
-    def _add(self, batch: Batch, sequence: Sequence, take: int, *, complete: bool) -> None:
-        sequence.batched, sequence.row = take, -1
-        if not take:
-            return
-        start = sequence.computed
-        row = batch.add(sequence.slot, start, sequence.tokens[start : start + take], last_logits=complete)
+    def _begin(self, sequence: Sequence) -> bool:
+        """Give it a place, unless it is better to wait for what another is about to compute for both."""
+        known = self._cache.cached(sequence.scope, sequence.tokens)
+        if any(_leads(other, sequence, known) for other in self._active) and not self._model.whole_only:
+            return False
+        sequence.begin(*self._cache.take(sequence.scope, sequence.tokens))
+        return True
+
+    def _add(self, batch: Batch, sequence: Sequence, take: int) -> None:
+        sequence.batched = take
+        complete = take == sequence.left
+        tokens = sequence.tokens[sequence.computed : sequence.computed + take]
+        row = batch.add(sequence.place, sequence.computed, tokens, last_logits=complete)
         if complete:
             sequence.row = row
 
     def _advance(self) -> None:
-        for sequence in list(self._active):
-            was_reading = sequence.reading
-            sequence.computed += sequence.batched
-            if was_reading and sequence.batched and not sequence.answered:
-                self._events.append(Prefilled(sequence.number, sequence.computed, sequence.prompt_tokens))
+        for sequence in [each for each in self._active if each.batched]:
+            was_reading, end = sequence.reading, sequence.computed + sequence.batched
+            self._cache.extend(sequence.place, sequence.tokens[sequence.computed : end])
+            sequence.computed = end
+            if was_reading:
+                done = min(end, sequence.prompt_tokens)
+                self._events.append(Prefilled(sequence.number, done, sequence.prompt_tokens))
             if sequence.row >= 0:
                 self._draw(sequence)
 
     def _draw(self, sequence: Sequence) -> None:
-        token = sequence.draw(self._model.handle)
+        try:
+            token = sequence.draw()
+        except MeshError as error:
+            self._refuse(sequence.number, error)
+            self._leave(sequence)
+            return
         if self._model.ends(token):
             self._end(sequence, FinishReason.STOP)
             return
@@ -182,24 +251,70 @@ class Loop:
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         self._write(sequence, sequence.last())
-        self._events.append(Ended(sequence.number, reason, sequence.prompt_tokens, sequence.answered))
+        try:
+            reason = sequence.reason(reason)
+        except MeshError as error:
+            self._refuse(sequence.number, error)
+        else:
+            counts = sequence.prompt_tokens, sequence.answered, sequence.cached
+            self._events.append(Ended(sequence.number, reason, *counts))
         self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence in self._active:
-            self._vacate(sequence)
+            self._active.remove(sequence)
         else:
             self._waiting.remove(sequence)
+        if sequence.place != UNPLACED:
+            self._cache.leave(sequence.place)
         sequence.free()
 
     def _move_out(self, sequence: Sequence) -> None:
         """Back to the head of the queue; its tokens are kept and will be computed again."""
-        self._vacate(sequence)
-        sequence.computed = 0
+        self._active.remove(sequence)
+        self._restart(sequence)
         self._waiting.appendleft(sequence)
 
-    def _vacate(self, sequence: Sequence) -> None:
-        self._active.remove(sequence)
-        self._model.drop(sequence.slot)
-        self._free_slots.append(sequence.slot)
-        sequence.slot = -1
+    def _restart(self, sequence: Sequence) -> None:
+        if sequence.place != UNPLACED:
+            self._cache.drop(sequence.place)
+        sequence.restart()
+
+    def _repair(self) -> None:
+        """Take out what an interrupted step has left in the cache."""
+        for sequence in [each for each in self._active if each.batched]:
+            if not self._cache.cut(sequence.place, sequence.computed):
+                self._restart(sequence)
+
+    def _embed(self) -> None:
+        number = self._vectors.first
+        try:
+            self._events += self._vectors.step()
+        except MeshError as error:
+            self._vectors.cancel(number)
+            self._refuse(number, error)
+
+
+def _leads(leader: Sequence, sequence: Sequence, known: int) -> bool:
+    """Whether a run in its place is about to compute more of this one's tokens than are known by now."""
+    if leader is sequence or leader.place == UNPLACED or leader.scope != sequence.scope or not leader.scope:
+        return False
+    common = common_length(leader.tokens, sequence.tokens[:-1])
+    return common > leader.computed and common >= known + KEEP_MIN_TOKENS
+
+
+def _shares(reading: Items[Sequence], room: int) -> Iterator[tuple[Sequence, int]]:
+    """How many tokens of its prompt each run reads in this step.
+
+    The oldest has half of the room, the rest goes to whoever has the least left: so a short prompt is soon
+    read beside a long one, prompts of equal length are read one after the other, and none waits for ever.
+    """
+    if not reading:
+        return
+    takes = {reading[0].number: min(reading[0].left, room if len(reading) == 1 else room // 2)}
+    room -= takes[reading[0].number]
+    for sequence in sorted(reading, key=lambda each: each.left):
+        more = min(sequence.left - takes.get(sequence.number, 0), room)
+        takes[sequence.number] = takes.get(sequence.number, 0) + more
+        room -= more
+    yield from ((sequence, takes[sequence.number]) for sequence in reading if takes[sequence.number])

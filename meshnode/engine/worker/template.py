@@ -1,25 +1,26 @@
-"""Turns become a prompt through the model file's own chat template, which is hostile input.
+"""A job becomes a prompt through the model file's own chat template, which is hostile input.
 
-A template runs in jinja2's immutable sandbox, under bounds on its source, its output and its time. This
-module knows no tokens and no llama.cpp.
+A template runs in a sandbox under bounds on its source, its output and its time. Where it knows no tools, or
+refuses a system's turn, the job is put into words that it knows. This module knows no tokens and no llama.cpp.
 """
 
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any, ClassVar, NoReturn
+import re
+from collections.abc import Callable, Sequence
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from meshnode.engine.worker.alarm import TooLongError, time_bound
+from meshnode.engine.worker.calls import Style, style_of
+from meshnode.engine.worker.jinja import Sandbox, TemplateRefusalError
+from meshnode.engine.worker.messages import MISTRAL_ID_CHARS, Message, messages, plain_messages, tools
 from meshnode.errors import BadRequest, EngineFailed
-from meshnode.terms import Turn
+from meshnode.terms import Job
 
 SOURCE_MAX_CHARS = 64 * 1024
 PROMPT_MAX_CHARS = 4 * 1024 * 1024
-PRODUCT_MAX = 1 << 20  # of a `*` or `**` inside a template
 RENDER_MAX_S = 2.0
+ID_CHARS = 64
+KNOWS_TOOLS = re.compile(r"\btools\b")
 
 # For the few models whose file carries no template: the form that most of them were trained on.
 CHATML = (
@@ -28,119 +29,91 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-
-class TemplateTimeoutError(Exception):
-    """The template computed for too long."""
-
-
-class _RefusalError(Exception):
-    """The template itself says no, through `raise_exception`."""
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """The sandbox, with operators that could fill the memory in one step bounded."""
-
-    intercepted_binops: ClassVar[frozenset[str]] = frozenset({"*", "**"})  # type: ignore[misc]
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Multiply small things only."""
-        sizes = [_size(left), _size(right)]
-        too_big = max(sizes) > PRODUCT_MAX or sizes[0] * sizes[1] > PRODUCT_MAX
-        if too_big or (operator == "**" and sizes[1] > 64):
-            raise jinja2.exceptions.SecurityError(f"{operator} of things too large")
-        return super().call_binop(context, operator, left, right)
-
-
-def _size(value: object) -> int:
-    if isinstance(value, str | bytes | list | tuple):
-        return len(value)
-    return int(min(abs(value), PRODUCT_MAX + 1)) if isinstance(value, int | float) else 1
-
-
-def _raise_exception(message: object) -> NoReturn:
-    raise _RefusalError(str(message)[:500])
+BROKEN = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class Template:
-    """A compiled chat template. Raises EngineFailed when the source is too long or is no template."""
+    """A compiled chat template. Raises EngineFailed when the source is too long or is no template.
+
+    `style` is the form in which it makes its model write tool calls.
+    """
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         if len(source) > SOURCE_MAX_CHARS:
             raise EngineFailed(f"the model's chat template is {len(source)} characters long")
-        sandbox = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-        sandbox.globals.clear()
-        sandbox.globals.update(
-            range=jinja2.sandbox.safe_range,
-            namespace=jinja2.utils.Namespace,
-            dict=dict,
-            raise_exception=_raise_exception,
-            bos_token=bos,
-            eos_token=eos,
-        )
+        self._knows_tools = bool(KNOWS_TOOLS.search(source))
+        self.style = style_of(source) if self._knows_tools else Style.HERMES
         try:
-            self._template = sandbox.from_string(source or CHATML)
-        except (jinja2.TemplateError, RecursionError) as error:
+            with time_bound(RENDER_MAX_S):
+                self._template = Sandbox(bos_token=bos, eos_token=eos).from_string(source or CHATML)
+        except TooLongError:
+            raise EngineFailed("the model's chat template takes too long to read") from None
+        except (*BROKEN, SyntaxError) as error:
             raise EngineFailed(f"the model's chat template is not valid: {error}") from error
 
-    def render(self, turns: Sequence[Turn]) -> str:
-        """The prompt for these turns, up to where the assistant's answer begins.
+    def render(self, job: Job) -> str:
+        """The prompt for a job's turns and tools, up to where the assistant's answer begins.
 
         Raises BadRequest when the template refuses the turns (roles in an order it does not know), or
         breaks its bounds over them.
         """
         try:
-            with _time_bound():
-                return self._gather([_message(turn) for turn in turns])
-        except _RefusalError as refusal:
+            with time_bound(RENDER_MAX_S):
+                return self._first_that_renders(self._ways(job))
+        except TemplateRefusalError as refusal:
             raise BadRequest(
                 f"the model's template refuses these messages: {refusal}", param="messages"
             ) from None
-        except TemplateTimeoutError:
+        except TooLongError:
             raise BadRequest(
                 f"the model's template took over {RENDER_MAX_S:.0f} s for these messages", param="messages"
             ) from None
-        except (
-            jinja2.TemplateError,
-            ArithmeticError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except BROKEN as error:
             raise BadRequest(
-                f"the model's template cannot render these messages: {error}", param="messages"
+                f"the model's template cannot render these messages: {str(error)[:500]}", param="messages"
             ) from error
 
-    def _gather(self, messages: list[Mapping[str, str]]) -> str:
+    def _ways(self, job: Job) -> list[Callable[[], str]]:
+        """How the job can be put, the best first."""
+        with_tools = bool(job.tools) or any(turn.tool_calls or turn.role == "tool" for turn in job.turns)
+        ways: list[Callable[[], str]] = []
+        if not with_tools or self._knows_tools:
+            ids = MISTRAL_ID_CHARS if self.style is Style.MISTRAL else ID_CHARS
+            ways.append(lambda: self._gather(messages(job, id_chars=ids), tools(job)))
+        if with_tools and self._knows_tools:
+            ways.append(lambda: self._gather(messages(job, text_arguments=True, id_chars=ids), tools(job)))
+        if with_tools and not (self._knows_tools and tools(job)):
+            ways.append(lambda: self._gather(plain_messages(job), []))
+        if any(turn.role in ("system", "developer") for turn in job.turns) or with_tools:
+            ways.append(lambda: self._gather(plain_messages(job, system=False), []))
+        return ways
+
+    def _first_that_renders(self, ways: Sequence[Callable[[], str]]) -> str:
+        """The first prompt that the template makes; what the first way met with when none does."""
+        met: Exception | None = None
+        for way in ways:
+            try:
+                return way()
+            except (*BROKEN, TemplateRefusalError) as error:
+                met = met or error
+        assert met is not None
+        raise met
+
+    def _gather(self, turns: Sequence[Message], shown: Sequence[Message]) -> str:
         parts: list[str] = []
         length = 0
-        for part in self._template.generate(messages=messages, add_generation_prompt=True):
+        for part in self._template.generate(messages=turns, tools=shown or None, add_generation_prompt=True):
             parts.append(part)
             length += len(part)
             if length > PROMPT_MAX_CHARS:
-                raise _RefusalError(f"the prompt would be over {PROMPT_MAX_CHARS} characters long")
+                raise TemplateRefusalError(f"the prompt would be over {PROMPT_MAX_CHARS} characters long")
         return "".join(parts)
-
-
-def _message(turn: Turn) -> dict[str, str]:
-    role = "system" if turn.role == "developer" else turn.role
-    message = {"role": role, "content": turn.content}
-    if turn.name:
-        message["name"] = turn.name
-    return message
-
-
-@contextmanager
-def _time_bound() -> Iterator[None]:
-    """Interrupt pure Python after RENDER_MAX_S. Needs the main thread, where the worker renders."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise TemplateTimeoutError
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, RENDER_MAX_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,160 @@
+"""POST /v1/embeddings: texts in, one vector for each out, in OpenAI's shapes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+import trio
+from msgspec import Meta
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from meshnode.api.doors import Doors
+from meshnode.api.exchange import Exchange, cancel_when_gone
+from meshnode.api.flow import Items, flowing
+from meshnode.api.guard import read_json_body
+from meshnode.api.options import MeshOptions, ModelName, decode, mesh_options, wished
+from meshnode.errors import BadRequest, ContextExceeded, MeshError
+from meshnode.serve.vectors import FLOAT_BYTES, floats
+from meshnode.terms import Answer, End, Job, Vector, Wish
+from meshnode.terms.job import INPUTS_MAX
+from meshwire.limits import PROMPT_MAX
+
+
+class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of POST /v1/embeddings."""
+
+    model: ModelName
+    input: str | list[Any]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    mesh: MeshOptions | None = None
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is, in the caller's own words."""
+        return (self.mesh and self.mesh.tenant) or ""
+
+
+class EmbeddingShape(msgspec.Struct, frozen=True, kw_only=True):
+    """One vector: numbers, or the base64 of its 32-bit floats."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: tuple[float, ...] | str
+
+
+class EmbeddingsUsage(msgspec.Struct, frozen=True):
+    """Tokens read; none are written."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them, in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: tuple[EmbeddingShape, ...]
+    model: str
+    usage: EmbeddingsUsage
+
+
+class Embeddings:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; when the client leaves, the run is cancelled at once."""
+        job_id = self._doors.new_id()
+        exchange = Exchange(scope, receive, send, job_id)
+        try:
+            request = Request(scope, receive)
+            body = read_embeddings(await read_json_body(request), request.headers.items())
+            job = embeddings_job(body, job_id, self._doors.tenant_tag(body.tenant))
+        except (MeshError, HTTPException) as error:
+            await exchange.refuse(error)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
+            async with flowing(self._doors, (job,), exchange.closing) as items:
+                await _respond(items, exchange, body)
+            nursery.cancel_scope.cancel()
+
+
+def read_embeddings(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> EmbeddingsBody:
+    """Decode and check a request. Raises BadRequest whose `param` names the field at fault."""
+    read = decode(body, EmbeddingsBody)
+    return msgspec.structs.replace(read, mesh=mesh_options(read.mesh, headers))
+
+
+def embeddings_job(body: EmbeddingsBody, job_id: str, tenant_tag: bytes = b"") -> Job:
+    """The Job that the walk takes. Raises BadRequest for input that is no text."""
+    texts = _texts(body.input)
+    size = sum(len(text.encode()) for text in texts)
+    if size > PROMPT_MAX:
+        raise ContextExceeded(f"The input is longer than {PROMPT_MAX} bytes.", param="input")
+    job = Job(id=job_id, wish=Wish(), turns=(), inputs=texts, tenant_tag=tenant_tag)
+    return wished(job, body.model, size, body.mesh or MeshOptions())
+
+
+def _texts(given: str | list[Any]) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else given
+    if not 0 < len(texts) <= INPUTS_MAX:
+        raise BadRequest(f"Send between 1 and {INPUTS_MAX} texts.", param="input")
+    for text in texts:
+        if isinstance(text, int | list):
+            raise BadRequest("Arrays of tokens are not supported.", hint="Send the text.", param="input")
+        if not isinstance(text, str) or not text:
+            raise BadRequest("Every input must be a text that is not empty.", param="input")
+    return tuple(texts)
+
+
+async def _respond(items: Items, exchange: Exchange, body: EmbeddingsBody) -> None:
+    vectors: list[bytes] = []
+    model = ""
+    async for _, item in items:
+        if isinstance(item, Answer):
+            exchange.served_by(item)
+            model = item.model
+        elif isinstance(item, Vector):
+            vectors.append(item.values)
+        elif isinstance(item, End):
+            await _finish(exchange, body, model, vectors, item)
+            return
+        elif isinstance(item, MeshError):
+            await exchange.refuse(item)
+            return
+
+
+async def _finish(
+    exchange: Exchange, body: EmbeddingsBody, model: str, vectors: list[bytes], end: End
+) -> None:
+    try:
+        _check_dimensions(body.dimensions, vectors)
+        shapes = tuple(_shape(index, values, body.encoding_format) for index, values in enumerate(vectors))
+    except MeshError as error:
+        await exchange.refuse(error)
+        return
+    usage = EmbeddingsUsage(end.usage.prompt_tokens, end.usage.prompt_tokens)
+    await exchange.respond(msgspec.json.encode(EmbeddingList(data=shapes, model=model, usage=usage)))
+
+
+def _check_dimensions(wanted: int | None, vectors: list[bytes]) -> None:
+    """Vectors cannot be shortened: that takes a model that was trained for it."""
+    for values in vectors:
+        found = len(values) // FLOAT_BYTES
+        if wanted not in (None, found):
+            raise BadRequest(f"This model's vectors have {found} dimensions.", param="dimensions")
+
+
+def _shape(index: int, values: bytes, encoding: str | None) -> EmbeddingShape:
+    numbers = floats(values)
+    plain = encoding != "base64"
+    return EmbeddingShape(index=index, embedding=numbers if plain else base64.b64encode(values).decode())

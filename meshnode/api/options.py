@@ -1,0 +1,132 @@
+"""What the endpoints read alike: JSON bodies whose faults are named, and what only a mesh can be asked for.
+
+It knows OpenAI's way of refusing and the words of a Wish; it neither runs anything nor answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from meshnode.errors import BadRequest
+from meshnode.terms import Job, Place, Privacy, Wish
+
+DEADLINE_MS_MAX = 3_600_000
+BYTES_PER_TOKEN = 4  # for the estimate that scoring uses; the node that serves counts exactly
+HEADER_PREFIX = "x-mesh-"
+LISTS = ("residency", "signed_by")  # in a header, separated by commas
+ANY_MODEL = "auto"
+
+Label = Annotated[str, Meta(min_length=1, max_length=64)]
+PublicKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What only a mesh can be asked for. An unknown key is an error: it may have been meant as a limit."""
+
+    privacy: Privacy | None = None
+    route: Place | None = None
+    min_tier: Annotated[int, Meta(ge=0, le=6)] | None = None
+    deadline_ms: Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)] | None = None
+    residency: Annotated[tuple[Label, ...], Meta(max_length=16)] | None = None
+    signed_by: Annotated[tuple[PublicKey, ...], Meta(max_length=16)] | None = None
+    tenant: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+
+
+def mesh_options(body: MeshOptions | None, headers: Iterable[tuple[str, str]]) -> MeshOptions:
+    """The body's options, filled up by the headers'; a contradiction is an error, for one may be a limit."""
+    inside, outside = body or MeshOptions(), _from_headers(headers)
+    merged: dict[str, object] = {}
+    for name in MeshOptions.__struct_fields__:
+        inner, outer = getattr(inside, name), getattr(outside, name)
+        if None not in (inner, outer) and inner != outer:
+            raise BadRequest(f"mesh.{name} contradicts the header.", param=f"mesh.{name}")
+        merged[name] = outer if inner is None else inner
+    return MeshOptions(**merged)  # type: ignore[arg-type]  # values come from two MeshOptions, by name
+
+
+def wished(job: Job, model: str, prompt_bytes: int, mesh: MeshOptions) -> Job:
+    """The job, with the wish for this model and whatever the mesh is asked for."""
+    wish = given(
+        Wish(
+            model="" if model == ANY_MODEL else model,
+            prompt_tokens=prompt_bytes // BYTES_PER_TOKEN + 1,
+            output_tokens=0 if job.inputs else job.sampling.max_tokens or Wish().output_tokens,
+        ),
+        min_tier=mesh.min_tier,
+        privacy=mesh.privacy,
+        place=mesh.route,
+        residency=mesh.residency,
+        signed_by=mesh.signed_by,
+    )
+    return given(msgspec.structs.replace(job, wish=wish), deadline_ms=mesh.deadline_ms)
+
+
+def given(struct: S, **values: object) -> S:
+    """The struct with those values that were given; null means that the default stands."""
+    return msgspec.structs.replace(
+        struct, **{key: value for key, value in values.items() if value is not None}
+    )
+
+
+def decode(body: bytes, kind: type[S]) -> S:
+    """The body as this struct. Raises BadRequest whose `param` names the field at fault."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        message, param = _explained(error)
+        raise BadRequest(f"{param}: {message}", hint=_hint(param), param=param) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.", param="body") from error
+    except RecursionError as error:
+        raise BadRequest("The body is nested too deeply.", param="body") from error
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A hint that lists the choices."""
+    return "It is one of: " + ", ".join(names) + "."
+
+
+def _from_headers(headers: Iterable[tuple[str, str]]) -> MeshOptions:
+    ours = {key.lower(): value for key, value in headers if key.lower().startswith(HEADER_PREFIX)}
+    raw: dict[str, object] = {}
+    for key, value in ours.items():
+        name = key.removeprefix(HEADER_PREFIX).replace("-", "_")
+        raw[name] = [item.strip() for item in value.split(",")] if name in LISTS else value.strip()
+    try:
+        return msgspec.convert(raw, MeshOptions, strict=False)
+    except msgspec.ValidationError as error:
+        message, name = _explained(error)
+        param = HEADER_PREFIX + name.replace("_", "-")
+        raise BadRequest(f"{param}: {message}", hint=_hint(name), param=param) from error
+
+
+def _explained(error: msgspec.ValidationError) -> tuple[str, str]:
+    """msgspec's message without its path, and the field it speaks of."""
+    message, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    for pattern in (r"Object missing required field `(\w+)`", r"Object contains unknown field `(\w+)`"):
+        if found := re.fullmatch(pattern, message):
+            path = f"{path}.{found[1]}".lstrip(".")
+    return f"{message}.", path or "body"
+
+
+_CHOICES: Mapping[str, Iterable[str]] = {
+    "privacy": tuple(Privacy),
+    "route": tuple(Place),
+    "mesh": MeshOptions.__struct_fields__,
+}
+
+
+def _hint(param: str) -> str:
+    name = param.removeprefix("mesh.")
+    if name in _CHOICES:
+        return one_of(_CHOICES[name])
+    known = name in MeshOptions.__struct_fields__ or not param.startswith("mesh.")
+    return "" if known else one_of(_CHOICES["mesh"])

@@ -1,0 +1,46 @@
+"""One run on an upstream, as its caller sees it: an iterator that is fed from elsewhere."""
+
+from collections.abc import AsyncIterator
+
+import trio
+
+from meshnode.engine.upstream.pace import Watch
+from meshnode.errors import EngineFailed, MeshError
+from meshnode.terms import Emitted, End, Job
+
+WAITING_MAX = 64 * 1024  # pieces that a caller has not taken yet
+CHARS_PER_TOKEN = 4  # a guess, for the queue's figures only
+
+
+class UpstreamRun(AsyncIterator[Emitted]):
+    """What is emitted, in order; the figures say how much work the run may still be, in tokens."""
+
+    def __init__(self, job: Job) -> None:
+        texts = (*(turn.content for turn in job.turns), *job.inputs)
+        self.prefill_left = sum(len(text) for text in texts) // CHARS_PER_TOKEN + 1
+        self.decode_left = 0 if job.inputs else job.sampling.max_tokens or job.wish.output_tokens
+        self.watch = Watch()
+        self._put, self._get = trio.open_memory_channel[Emitted | MeshError](WAITING_MAX + 1)
+
+    async def __anext__(self) -> Emitted:
+        """The next item. Raises the MeshError that the run ended with, if it did."""
+        try:
+            item = await self._get.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if isinstance(item, MeshError):
+            raise item
+        return item
+
+    def put(self, emitted: Emitted) -> None:
+        """Something has come. Raises EngineFailed when the caller leaves too much lying."""
+        self.prefill_left, self.decode_left = 0, max(0, self.decode_left - 1)
+        if self._get.statistics().current_buffer_used >= WAITING_MAX:
+            raise EngineFailed("The answer comes faster than it is taken.")
+        self._put.send_nowait(emitted)
+
+    def finish(self, last: End | MeshError) -> None:
+        """The end, after what has already come."""
+        self.prefill_left = self.decode_left = 0
+        self._put.send_nowait(last)
+        self._put.close()

@@ -1,0 +1,139 @@
+"""The key-value cache: who computes in it, and what stays in it after somebody has ended.
+
+A run that ends leaves its cells behind as an idle sequence, so that the next turn of the same conversation
+need not compute them again; idle ones go, least recently used first, when sequences or cells are needed.
+Nothing is found across scopes, and nothing without a scope stays. It knows llama.cpp's sequences through the
+model, and no jobs.
+"""
+
+from collections.abc import Sequence
+
+from meshnode.engine.worker.llama import Model
+from meshnode.engine.worker.prefix import NO_MATCH, Match, Prefixes
+
+KEEP_MIN_TOKENS = 8  # that nobody else holds; fewer are not worth a sequence
+TAIL_TOKENS = 64  # an idle sequence is continued rather than copied if that loses no more than these
+
+
+class Cache:
+    """The sequences of one model's cache: taken ones belong to a run, idle ones to their scope."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._prefixes = Prefixes()
+        self._free = list(range(model.sequences))
+        self._scopes: dict[int, bytes] = {}
+        self._idle: dict[int, None] = {}  # least recently used first
+
+    @property
+    def cells(self) -> int:
+        """Cells in use, shared ones counted once."""
+        return self._prefixes.cells
+
+    @property
+    def idle(self) -> int:
+        """How many idle sequences there are."""
+        return len(self._idle)
+
+    def held(self) -> int:
+        """Cells that runs hold; all others can be had."""
+        return self._prefixes.held([sequence for sequence in self._scopes if sequence not in self._idle])
+
+    def shared(self, scope: bytes, tokens: Sequence[int]) -> int:
+        """How many of the first tokens are held by runs, so that sharing them takes no new cells."""
+        match = self._find(scope, tokens)
+        return match.length if any(holder not in self._idle for holder in match.holders) else 0
+
+    def cached(self, scope: bytes, tokens: Sequence[int]) -> int:
+        """How many of the first tokens need not be computed."""
+        return self._find(scope, tokens).length
+
+    def take(self, scope: bytes, tokens: Sequence[int]) -> tuple[int, int]:
+        """A sequence for a run that is to compute `tokens`, and how many of them it has already."""
+        match = self._find(scope, tokens)
+        if not match.length:
+            return self._open(scope), 0
+        source = match.holders[0]
+        if source in self._idle and self._continues(source, match.length):
+            del self._idle[source]
+            self.cut(source, match.length)
+            return source, match.length
+        return self._copy(source, scope, match.length), match.length
+
+    def extend(self, sequence: int, tokens: Sequence[int]) -> None:
+        """A step has computed these tokens."""
+        self._prefixes.extend(sequence, tokens)
+
+    def cut(self, sequence: int, length: int) -> bool:
+        """Forget all but the first tokens, also what a broken step left. False: the model cannot do that."""
+        self._prefixes.cut(sequence, length)
+        return self._model.cut(sequence, length)
+
+    def leave(self, sequence: int) -> None:
+        """A run has ended; what it computed stays if somebody may ask for it."""
+        if not self._scopes[sequence] or self._prefixes.own(sequence) < KEEP_MIN_TOKENS:
+            self.drop(sequence)
+        else:
+            self._idle[sequence] = None
+
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence and free its cells."""
+        self._prefixes.drop(sequence)
+        self._model.drop(sequence)
+        self._idle.pop(sequence, None)
+        del self._scopes[sequence]
+        self._free.append(sequence)
+
+    def make_room(self, cells: int) -> bool:
+        """Let idle sequences go until so many cells are free; False when there are too few even so."""
+        while self.cells + cells > self._model.cells and self._idle:
+            self.drop(next(iter(self._idle)))
+        return self.cells + cells <= self._model.cells
+
+    def forget(self) -> None:
+        """Let all idle sequences go."""
+        for sequence in list(self._idle):
+            self.drop(sequence)
+
+    def _find(self, scope: bytes, tokens: Sequence[int]) -> Match:
+        """The longest usable match. The last token is never part of it: its logits are wanted."""
+        wanted = tokens[:-1]
+        if self._model.whole_only:
+            return self._find_whole(scope, wanted)
+        match = self._prefixes.find(scope, wanted)
+        usable = [holder for holder in match.holders if self._model.continues_at(holder, match.length)]
+        return Match(match.length, tuple(sorted(usable, key=self._preference))) if usable else NO_MATCH
+
+    def _find_whole(self, scope: bytes, wanted: Sequence[int]) -> Match:
+        """An idle sequence that is, as a whole, the beginning of what is wanted."""
+        fitting = [
+            Match(self._prefixes.length(sequence), (sequence,))
+            for sequence in self._idle
+            if self._scopes[sequence] == scope and self._prefixes.begins(sequence, wanted)
+        ]
+        return max(fitting, default=NO_MATCH)
+
+    def _preference(self, sequence: int) -> tuple[bool, int]:
+        """Idle before taken, short before long: what is lost or copied is least then."""
+        return sequence not in self._idle, self._prefixes.length(sequence)
+
+    def _continues(self, source: int, length: int) -> bool:
+        """Whether to go on in an idle sequence itself rather than in a copy of its beginning."""
+        lost = self._prefixes.length(source) - length
+        return lost <= TAIL_TOKENS or not self._free or self._model.whole_only
+
+    def _copy(self, source: int, scope: bytes, length: int) -> int:
+        if source in self._idle:
+            self._idle[source] = self._idle.pop(source)  # the most recently used from now on
+        sequence = self._open(scope)
+        self._prefixes.share(source, sequence, length)
+        self._model.copy(source, sequence, length)
+        return sequence
+
+    def _open(self, scope: bytes) -> int:
+        if not self._free:
+            self.drop(next(iter(self._idle)))
+        sequence = self._free.pop()
+        self._scopes[sequence] = scope
+        self._prefixes.open(sequence, scope)
+        return sequence

@@ -1,0 +1,184 @@
+"""What an answer costs beside other servers: tokens/s and first tokens at 1 to 16 streams, ours and the rivals'.
+
+Through HTTP, one client and the same prompts: our node, llama-cpp-python's server, the batched example server of
+its source distribution, and llama.cpp's own server in xllamacpp's wheel. Through its own pipe: our worker against
+a bare loop around llama.cpp. All with the same threads; rounds are interleaved, and only one computes at a time.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(HERE)]
+
+import trio  # noqa: E402 - the paths come first
+from llama_cpp import Llama  # noqa: E402
+from pipes import both  # noqa: E402
+from rivals import COMMANDS, Setup, rival  # noqa: E402
+from shape import Row, arguments, report  # noqa: E402
+from streams import ask_all  # noqa: E402
+
+from meshnode.testing.processes import node_process  # noqa: E402
+
+MODEL = "smollm2:135m"
+OURS = "meshnode"
+WIDTHS = (1, 4, 8, 16)
+FIRST_TOKEN_WIDTH = 8
+THREADS, CONTEXT, SLOTS = 2, 8192, 16
+TOKENS = 64
+PLACES = ("a lighthouse", "a mill", "a station", "a library", "a mine", "a farm", "a ship", "an inn")
+
+Figures = dict[tuple[str, int], list[float]]  # by server and width, one for each round
+
+
+def conversation(round_: int, width: int, stream: int) -> list[dict[str, str]]:
+    """One of its own for every stream of every round, different from its first words on, and as long as all."""
+    number = 10_000 + 1000 * round_ + 20 * width + stream
+    place = PLACES[number % len(PLACES)]
+    return [
+        {"role": "system", "content": f"{number} is the number of the narrator who answers here, at length."},
+        {"role": "user", "content": f"Tell me a long story about {place} and the people who live there."},
+    ]
+
+
+class Meter:
+    """Counts the tokens of an answer, for every server in the same way: by the model's own vocabulary."""
+
+    def __init__(self, path: str) -> None:
+        self._vocabulary = Llama(path, vocab_only=True, verbose=False)
+
+    def count(self, text: str) -> int:
+        """Tokens that make this text."""
+        return len(self._vocabulary.tokenize(text.encode(), add_bos=False))
+
+
+class Servers:
+    """Every server's figures, round by round."""
+
+    def __init__(self, urls: dict[str, str], meter: Meter, tokens: int) -> None:
+        self._urls, self._meter, self._tokens = urls, meter, tokens
+        self.tps: Figures = {}
+        self.first_ms: Figures = {}
+
+    async def round(self, number: int, *, counts: bool) -> None:
+        """Ask every server at every width, one server at a time; one more round at first does not count."""
+        for width in WIDTHS:
+            conversations = [conversation(number, width, stream) for stream in range(width)]
+            for name in self._in_turn(number):
+                heard = await ask_all(self._urls[name], MODEL, conversations, self._tokens)
+                written = sum(self._meter.count(answer.text) for answer in heard)
+                if counts:
+                    self.tps.setdefault((name, width), []).append(written / max(a.ended_s for a in heard))
+                    firsts = [1000 * answer.first_s for answer in heard]
+                    self.first_ms.setdefault((name, width), []).append(percentile_95(firsts))
+
+    def _in_turn(self, number: int) -> list[str]:
+        """Who comes first changes from round to round."""
+        names = list(self._urls)
+        start = number % len(names)
+        return names[start:] + names[:start]
+
+
+def percentile_95(values: Sequence[float]) -> float:
+    """The nearest-rank 95th percentile."""
+    ordered = sorted(values)
+    return ordered[-(-95 * len(ordered) // 100) - 1]
+
+
+async def measure_servers(setup: Setup, names: Sequence[str], rounds: int, tokens: int) -> Servers:
+    """Every server up at once, and asked in turn."""
+    with tempfile.TemporaryDirectory(prefix="meshnode-bench-") as home:
+        async with AsyncExitStack() as stack:
+            options = ("--threads", str(setup.threads), "--context", str(setup.context))
+            options += ("--slots", str(setup.slots), "--model", MODEL)
+            node = await stack.enter_async_context(node_process(Path(home), options))
+            await node.until_ready()
+            urls = {OURS: await node.api_url()}
+            for name in names:
+                urls[name] = await trio.to_thread.run_sync(stack.enter_context, rival(name, setup))
+            servers = Servers(urls, Meter(setup.model), tokens)
+            for number in range(rounds + 1):
+                await servers.round(number, counts=number > 0)
+                print(f"round {number} of {rounds}", file=sys.stderr)
+    return servers
+
+
+def measure_pipes(setup: Setup, rounds: int, tokens: int) -> tuple[Figures, Figures]:
+    """The worker's and the bare loop's tokens/s, the same tokens for both."""
+    ours: Figures = {}
+    bare_tps: Figures = {}
+    with both(setup) as (pipe, bare):
+        for number in range(rounds + 1):
+            for width in WIDTHS:
+                asked = [conversation(number, width, stream) for stream in range(width)]
+                taken_s, counts = pipe.ask_all(asked, tokens)
+                bare_s = bare.repeat(counts)
+                written = sum(answer for _, answer in counts)
+                if number:
+                    ours.setdefault(("worker", width), []).append(written / taken_s)
+                    bare_tps.setdefault(("bare", width), []).append(written / bare_s)
+    return ours, bare_tps
+
+
+def server_rows(servers: Servers, names: Sequence[str]) -> list[Row]:
+    """Ours against each rival; the bound is on the best of them."""
+    rows = []
+    for width in WIDTHS:
+        label = f"{width} stream{'s' if width > 1 else ''}"
+        rows += _against(label, "tokens/s", servers.tps, width, names, best=max, bound=">= 1.0")
+    label = f"first token (95%), {FIRST_TOKEN_WIDTH} streams"
+    rows += _against(label, "ms", servers.first_ms, FIRST_TOKEN_WIDTH, names, best=min, bound="<= 1.0")
+    return rows
+
+
+def _against(
+    label: str, unit: str, figures: Figures, width: int, names: Sequence[str], *, best, bound: str
+) -> list[Row]:
+    medians = {name: statistics.median(figures[name, width]) for name in (OURS, *names)}
+    winner = best(names, key=medians.__getitem__)
+    return [
+        Row(label, medians[OURS], unit, medians[name], name, bound if name == winner else "") for name in names
+    ]
+
+
+def pipe_rows(ours: Figures, bare: Figures) -> list[Row]:
+    """The worker against the bare loop."""
+    rows = []
+    for width in WIDTHS:
+        mine, other = (statistics.median(found) for found in (ours["worker", width], bare["bare", width]))
+        rows.append(Row(f"worker's pipe, {width} at once", mine, "tokens/s", other, "bare loop", ">= 0.97"))
+    return rows
+
+
+def model_path() -> str:
+    """The model's file, fetched on first use."""
+    command = [sys.executable, "-m", "meshnode.models", MODEL]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="the length of each answer")
+    parser.add_argument("--rival", action="append", choices=COMMANDS, help="only this one; may be repeated")
+    parser.add_argument("--only", choices=("servers", "pipe"), help="one half of it")
+    options = parser.parse_args()
+    names = options.rival or list(COMMANDS)
+    setup = Setup(model_path(), THREADS, CONTEXT, SLOTS)
+    rows = []
+    if options.only != "pipe":
+        rows += server_rows(trio.run(measure_servers, setup, names, options.rounds, options.tokens), names)
+    if options.only != "servers":
+        rows += pipe_rows(*measure_pipes(setup, options.rounds, options.tokens))
+    return report("worker", rows, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
