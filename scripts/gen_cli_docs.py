@@ -1,6 +1,7 @@
 """Writes docs/cli.md from the program itself: `python scripts/gen_cli_docs.py` (`--check` only compares)."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -26,14 +27,22 @@ Errors are two lines on standard error, `error: …` and `hint: …`, or `{"erro
 
 def page() -> str:
     """The whole page."""
-    verbs = [_section(name) for name in program.commands]
+    verbs = [_section(name, command) for name, command in _commands(program)]
     return "\n".join([HEAD, _help("meshnode", program), *verbs, _settings(), _exit_codes()])
 
 
-def _section(name: str) -> str:
+def _commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command by its full name; a group's come after it."""
+    for name, command in group.commands.items():
+        yield f"{before}{name}", command
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{before}{name} ")
+
+
+def _section(name: str, command: click.Command) -> str:
     aliases = [alias for alias, of in ALIASES.items() if of == name]
     title = f"## meshnode {name}" + (f" (also: {', '.join(aliases)})" if aliases else "")
-    return f"{title}\n\n{_help(f'meshnode {name}', program.commands[name])}"
+    return f"{title}\n\n{_help(f'meshnode {name}', command)}"
 
 
 def _help(path: str, command: click.Command) -> str:

@@ -1,11 +1,16 @@
 """Settings for upstream servers: short and long forms, and what is refused without repeating a secret."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from meshnode import config
+from meshnode.cli.program import program
 from meshnode.config import Upstream
 from meshnode.errors import ConfigInvalid
 
+GUIDE = (Path(__file__).parent.parent / "docs" / "upstream.md").read_text(encoding="utf-8")
 HERE = "http://127.0.0.1:11434"
 
 
@@ -58,3 +63,17 @@ def test_another_machine_takes_the_owners_word(tmp_path):
     assert loaded(tmp_path, table)[0].allow_remote
     with pytest.raises(ConfigInvalid, match="allow_remote = true"):
         loaded(tmp_path, "", upstream="https://10.0.0.7:8000")
+
+
+def test_the_guide_shows_settings_that_work(tmp_path):
+    (table,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    local, remote = loaded(tmp_path, table)
+    assert (local.contained, local.models, remote.allow_remote) == (True, ("Qwen/Qwen3-8B",), True)
+    assert set(Upstream.__struct_fields__) <= set(re.findall(r"\w+", GUIDE))
+
+
+def test_the_guide_shows_a_command_that_works(tmp_path):
+    (line,) = re.findall(r"^meshnode up (.*)$", GUIDE, re.MULTILINE)
+    options = program.commands["up"].make_context("up", line.split()).params
+    assert loaded(tmp_path, upstream=options["upstream"]) == (Upstream(url=HERE),)
+    assert options["engine"] == "none"

@@ -170,9 +170,13 @@ def _call(call: ToolCall, index: int | UnsetType = UNSET) -> CallShape:
     return CallShape(index=index, id=call.id, function=FunctionShape(call.name, call.arguments))
 
 
+def _cached(usage: Usage) -> int:
+    return usage.cached_tokens
+
+
 def _usage(ends: Sequence[End]) -> UsageShape:
-    """The tokens of all choices; their common prompt counts once, as the first choice counted it."""
-    prompt: Usage = ends[0].usage
+    """The tokens of all choices; their common prompt counts once, for the choice that computed most of it."""
+    prompt = min((end.usage for end in ends), key=_cached)
     written = sum(end.usage.completion_tokens for end in ends)
     return UsageShape(
         prompt.prompt_tokens, written, prompt.prompt_tokens + written, CachedTokens(prompt.cached_tokens)

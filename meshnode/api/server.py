@@ -117,8 +117,9 @@ class BoundedStream:
         return data
 
     async def send_eof(self) -> None:
-        """Say that nothing more will come."""
-        await self._stream.send_eof()
+        """Say that nothing more will come; also for an application that was cancelled when it had said it all."""
+        with trio.CancelScope(shield=True):  # it never waits
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """Close the socket."""

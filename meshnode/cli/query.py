@@ -13,7 +13,7 @@ from meshnode.cli.render import Screen, duration, milliseconds
 from meshnode.cli.verb import verb
 from meshnode.control.invite import duration_s
 from meshnode.control.verbs import InviteArguments
-from meshnode.observe.snapshot import PeerView, Snapshot
+from meshnode.observe.snapshot import EngineView, PeerView, Snapshot
 
 ID_CHARACTERS = 8  # enough to tell nodes apart by eye
 
@@ -83,9 +83,15 @@ def _status_facts(seen: Snapshot) -> dict[str, str]:
         "engine": engine.detail,
         "sandbox": ": ".join(filter(None, (engine.sandbox, engine.exposure))),
         "running": f"{engine.in_flight} of {engine.slots}, {engine.queued} waiting" if engine.slots else "",
+        "more models": ", ".join(_other_engine(other) for other in seen.engines[1:]),
         "links": str(len(seen.links)),
         "peers": str(len(seen.peers)),
     }
+
+
+def _other_engine(engine: EngineView) -> str:
+    detail = f": {engine.detail}" if engine.detail else ""
+    return f"{engine.model or engine.kind} ({engine.state}{detail})"
 
 
 def _peer_row(peer: PeerView) -> tuple[str, ...]:

@@ -14,11 +14,14 @@ import trio
 
 from meshnode import config
 from meshnode.cli import client
+from meshnode.cli.models import suggestion_lines
 from meshnode.cli.options import node_options
 from meshnode.cli.render import Screen
 from meshnode.cli.verb import verb
 from meshnode.config import Config
+from meshnode.control.models import fit
 from meshnode.errors import HomeInUse, NotRunning
+from meshnode.models.catalog import DEFAULT_MODEL
 from meshnode.observe import log
 from meshnode.seams import Seams
 
@@ -88,10 +91,10 @@ def _words(event: Event) -> tuple[str, ...]:
         case {"event": "joined", "mesh": mesh}:
             return (f"Joined the mesh {mesh}.",)
         case {"event": "loading", "model": model}:
-            return (f"Loading {model}{_after(': ', event.get('detail'))}",)
+            return (f"Loading{_after(' ', model)}{_after(': ', event.get('detail'))}",)
         case {"event": "ready", "model": model}:
             ready = f"Ready to answer with {model}." if model else "Ready, without a model of its own."
-            return (ready, *_exposed(event))
+            return (ready, *_exposed(event), *_larger(model))
         case {"event": "error", "message": message}:
             return (f"error: {message}{_after(' hint: ', event.get('hint'))}",)
         case _:  # of a kind that is for programs only
@@ -102,6 +105,14 @@ def _exposed(event: Event) -> tuple[str, ...]:
     """A line on what is not contained, if anything is not."""
     exposure = event.get("exposure")
     return (f"Sandbox            {event.get('sandbox')}: {exposure}",) if exposure else ()
+
+
+def _larger(model: str) -> tuple[str, ...]:
+    """What else would fit here, for those who run the model that is only a demonstration."""
+    if model != DEFAULT_MODEL:
+        return ()
+    room = fit(Seams().free_memory_bytes())
+    return (f"{model} is for trying things out. What else there is:", *suggestion_lines(room, {model}))
 
 
 def _after(joint: str, text: object) -> str:

@@ -39,12 +39,14 @@ class InviteArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PullArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`source` as in docs/models.md, paths absolute; `sha256` is what the file must be, in hex.
 
-    `name` is what to call the model; empty leaves that to its own header.
+    `name` is what to call the model; empty leaves that to its own header. `manifest` is the path of a manifest
+    of signed weights, of which the model must be one.
     """
 
     source: Text
     sha256: Annotated[str, Meta(pattern=r"^(sha256:)?([0-9a-fA-F]{64})?$")] = ""
     name: Annotated[str, Meta(max_length=64)] = ""
+    manifest: Text = ""
 
 
 class RemoveArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

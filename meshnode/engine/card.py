@@ -7,13 +7,17 @@ import msgspec
 from meshnode.engine.worker.frames import Measured, Ready
 from meshnode.routing.quants import quant_of
 from meshnode.terms import Feature, ModelCard
+from meshnode.trust.weights import Statement
 
 FAMILY_MAX_CHARS = 48
 MOVED = 0.2  # of a speed, before it is told anew: every change is a signature, and a verification everywhere
 
 
-def build_card(ready: Ready, *, name: str, digest: bytes) -> ModelCard:
-    """The card of a running model. `name` is what the operator calls it; empty takes it from the file."""
+def build_card(ready: Ready, *, name: str, digest: bytes, statement: Statement | None = None) -> ModelCard:
+    """The card of a running model. `name` is what the operator calls it; empty takes it from the file.
+
+    `statement` says who vouches for the weights, and was verified.
+    """
     family, size = _family(ready), _size(ready)
     if ":" in name:
         family, size = name.split(":", 1)
@@ -32,6 +36,9 @@ def build_card(ready: Ready, *, name: str, digest: bytes) -> ModelCard:
         slots=ready.slots,
         batch_gain=round(ready.batch_gain, 2),
         features=ready.features or (Feature.TOKEN_IDS,),
+        signer=statement.signer if statement else b"",
+        signed_at_ms=statement.signed_at_ms if statement else 0,
+        signature=statement.signature if statement else b"",
     )
 
 

@@ -17,6 +17,7 @@ from meshnode.engine.worker.frames import (
     Alive,
     AnyEvent,
     Broken,
+    Confined,
     FrameError,
     Inspected,
     Loading,
@@ -56,22 +57,22 @@ class Ending:
 class Life:
     """A running worker; `fixed_threads` tells how many threads it is to have, 0 for as the machine allows.
 
-    `on_event` hears Loading, Ready and Measured; `on_lost` that it is gone, before its runs hear of it: they
-    may try again in the same instant.
+    `on_event` hears Confined, Loading, Ready and Measured; `on_lost` that it is gone, before its runs hear of
+    it: they may try again in the same instant.
     """
 
     def __init__(
         self,
         child: Child,
         runs: Runs,
-        on_event: Callable[[Loading | Ready | Measured], None],
+        on_event: Callable[[Confined | Loading | Ready | Measured], None],
         *,
         on_lost: Callable[[], None],
         fixed_threads: Callable[[], int],
         stall_s: float,
     ) -> None:
         self.child = child
-        self.thread_count = fixed_threads() or threads.most(threads.cores())
+        self.thread_count = threads.most(threads.cores())
         self.watts = 0.0
         self._runs = runs
         self._on_event = on_event
@@ -90,6 +91,15 @@ class Life:
             ending = await self._listen()
             nursery.cancel_scope.cancel()
         return ending
+
+    async def first_threads(self) -> int:
+        """The count to load and measure with; the machine is looked at while the worker is still starting."""
+        others = threads.Others(self.child.pid)
+        await trio.sleep(threads.FIRST_LOOK_S)
+        taken, _ = others.look(threads.FIRST_LOOK_S)
+        free = threads.choose(threads.cores(), taken, self.thread_count)
+        self.thread_count = self._fixed_threads() or free
+        return self.thread_count
 
     def begin_work(self) -> None:
         """A run was sent to an idle worker: from now on it has something to say."""
@@ -114,8 +124,11 @@ class Life:
 
     def _take(self, event: AnyEvent, ending: Ending) -> None:
         self._heard = trio.current_time()
-        ending.began = ending.began or not isinstance(event, Broken)
+        first, ending.began = not ending.began, ending.began or not isinstance(event, Broken)
         match event:
+            case Confined():
+                if first:
+                    self._on_event(event)
             case Alive() | Inspected():
                 return
             case Broken(message, hint):
@@ -154,7 +167,8 @@ class Life:
     async def _follow_load(self) -> None:
         """Let the thread count follow what other programs leave free, before a run comes and during it."""
         await self._loading.wait()
-        governor, meter, then = threads.Governor(self.child.pid), Meter(), trio.current_time()
+        governor = threads.Governor(self.child.pid, self.thread_count)
+        meter, then = Meter(), trio.current_time()
         while True:
             await trio.sleep(threads.PERIOD_S)
             then, elapsed_s = trio.current_time(), trio.current_time() - then

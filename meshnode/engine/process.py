@@ -19,11 +19,12 @@ from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes
 from meshnode.engine.life import CRASHED, SPEED_MIN, Ending, Life
 from meshnode.engine.runs import Run, Runs
 from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
-from meshnode.engine.worker.frames import Cancel, Loading, Measured, Open, Ready
+from meshnode.engine.worker.frames import Cancel, Confined, Loading, Measured, Open, Ready
 from meshnode.engine.worker.frames import Run as RunCommand
 from meshnode.errors import Busy, EngineFailed, MeshError, ModelNotFound
 from meshnode.observe import log
 from meshnode.terms import Emitted, Job, ModelCard, Posture
+from meshnode.trust.weights import Statement
 
 QUEUE_RUNS = 64  # that may wait beside those in slots
 STALL_S = 30.0  # without a sign of life while there is work
@@ -44,16 +45,15 @@ _log = log.get("engine")
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """A verified model file: its path, the SHA-256 it was verified against, and its `family:size` name.
 
-    `shape` is what its size in memory follows from; without one it is taken to need none.
+    `shape` is what its size in memory follows from; without one it is taken to need none. `statement` says
+    who signed it, and holds.
     """
 
     path: str
     digest: bytes
     name: str = ""
     shape: Shape = Shape(0, 0, 0)
-
-
-Verify = Callable[[ModelFile], Awaitable[None]]
+    statement: Statement | None = None
 
 
 class LlamaEngine:
@@ -74,7 +74,7 @@ class LlamaEngine:
         thread_count: int = 0,
         budget: MemoryBudget | None = None,
         sandbox: Sandbox | None = None,
-        verify: Verify | None = None,
+        verify: Callable[[ModelFile], Awaitable[None]] | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         stall_s: float = STALL_S,
     ) -> None:
@@ -326,8 +326,6 @@ class LlamaEngine:
         while True:
             launch = self._sandbox.launch(self._command, model.path, need_bytes if any(model.shape) else 0)
             ending = await self._live_in(launch, model, context)
-            if ending.began:
-                self._sandbox.prove()
             if ending.began or not self._sandbox.weaken(ending.how):
                 ending.how = ending.how.replace(MODEL_INSIDE, model.path)
                 return ending
@@ -344,7 +342,7 @@ class LlamaEngine:
                     fixed_threads=lambda: self._threads,
                     stall_s=self._stall_s,
                 )
-                threads = self._life.thread_count
+                threads = await self._life.first_threads()
                 child.send(Open(launch.model, self._slots, context, threads, launch.wall))
                 ending = await self._life.run()
                 ending.how = ending.how or await child.last_words()
@@ -353,15 +351,16 @@ class LlamaEngine:
             return Ending(how=str(error), vain=True)
         return ending
 
-    def _take(self, event: Loading | Ready | Measured, model: ModelFile) -> None:
+    def _take(self, event: Confined | Loading | Ready | Measured, model: ModelFile) -> None:
         match event:
+            case Confined(posture):
+                self._posture = self._sandbox.proven(posture)
             case Loading(done):
                 self._become(EngineState.LOADING, f"loading the model: {done:.0%}")
             case Ready():
-                why = "; ".join(filter(None, (self._sandbox.why, event.posture.why)))
-                self._sandbox.prove()
-                self._posture = msgspec.structs.replace(event.posture, why=why)
-                self._card = build_card(event, name=model.name, digest=model.digest)
+                self._card = build_card(
+                    event, name=model.name, digest=model.digest, statement=model.statement
+                )
                 self._card_at = self._used_at = trio.current_time()
                 self._become(EngineState.READY)
                 self._send_held()

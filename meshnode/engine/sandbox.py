@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+
 from meshnode.engine.worker.frames import Wall
 from meshnode.observe import log
+from meshnode.terms import Posture
 
 MODEL_INSIDE = "/model.gguf"
 SCRATCH = "/tmp"  # noqa: S108 - inside, where it is one worker's alone
@@ -100,9 +103,10 @@ class Sandbox:
         """What the next worker gets: bubblewrap, landlock or none."""
         return self._kinds[0].name
 
-    def prove(self) -> None:
-        """A worker has begun in this containment."""
+    def proven(self, posture: Posture) -> Posture:
+        """A worker has begun in this containment and measured it; the same with why it is no stronger one."""
         self._proven = True
+        return msgspec.structs.replace(posture, why="; ".join(filter(None, (self.why, posture.why))))
 
     def weaken(self, reason: str) -> bool:
         """A worker could not even begin in this containment: take the next weaker one, if there is one.

@@ -14,6 +14,7 @@ import psutil
 
 HYSTERESIS = 0.15  # of a core, beyond the rounding, before the count changes
 PERIOD_S = 0.25  # between two looks at the machine
+FIRST_LOOK_S = 0.1  # before a model is loaded
 SMOOTHING = 0.5  # the weight of the newest look: a core that is taken shows within two
 LEAST_SHARE = 0.1  # of a core: one that computes less than this tells nothing by its waiting
 HELD_BACK_MAX = 2.0
@@ -56,11 +57,11 @@ def choose(core_count: int, others: float, current: int) -> int:
 class Governor:
     """Sets the count of one worker, look by look."""
 
-    def __init__(self, own_process: int) -> None:
+    def __init__(self, own_process: int, count: int) -> None:
         self._others = Others(own_process)
         self._core_count = cores()
-        self._smoothed = 0.0
-        self.count = most(self._core_count)
+        self._smoothed = max(0.0, self._core_count - count) if count < most(self._core_count) else 0.0
+        self.count = count
         self.own = 0.0
 
     def look(self, elapsed_s: float) -> int:

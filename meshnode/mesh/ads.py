@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from meshnode.terms import ModelCard
+from meshnode.trust.weights import Statement
 from meshwire.errors import LocalWireError, RemoteWireError
 from meshwire.fields import pack_fields, unpack_fields
 from meshwire.records import Record, RecordType
@@ -47,7 +48,7 @@ class ModelAd(msgspec.Struct, frozen=True, kw_only=True):
     """A model as a node offers it: the fields of its card, and what it costs.
 
     `price_usd` is per million generated tokens; `watts` what the machine draws while it generates, 0 when it
-    cannot tell.
+    cannot tell; `signature` is `signer`'s over the digest at `signed_at_ms`, see `meshnode.trust.weights`.
     """
 
     model: Text
@@ -64,6 +65,9 @@ class ModelAd(msgspec.Struct, frozen=True, kw_only=True):
     features: Annotated[tuple[Text, ...], msgspec.Meta(max_length=16)] = ()
     price_usd: Amount = 0.0
     watts: Amount = 0.0
+    signer: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    signed_at_ms: Count = 0
+    signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
     @property
     def record_name(self) -> str:
@@ -86,10 +90,14 @@ class ModelAd(msgspec.Struct, frozen=True, kw_only=True):
             slots=self.slots,
             batch_gain=self.batch_gain,
             features=self.features,
+            watts=self.watts,
+            signer=self.signer,
+            signed_at_ms=self.signed_at_ms,
+            signature=self.signature,
         )
 
 
-def model_ad(card: ModelCard, *, price_usd: float = 0.0, watts: float = 0.0) -> ModelAd:
+def model_ad(card: ModelCard, *, price_usd: float = 0.0) -> ModelAd:
     """The ad for a card."""
     return ModelAd(
         model=card.name,
@@ -105,7 +113,10 @@ def model_ad(card: ModelCard, *, price_usd: float = 0.0, watts: float = 0.0) -> 
         batch_gain=card.batch_gain,
         features=card.features,
         price_usd=price_usd,
-        watts=watts,
+        watts=card.watts,
+        signer=card.signer,
+        signed_at_ms=card.signed_at_ms,
+        signature=card.signature,
     )
 
 
@@ -125,11 +136,22 @@ def read_node_ad(record: Record) -> NodeAd:
 
 
 def read_model_ad(record: Record) -> ModelAd:
-    """The ad in a MODEL record; raises RemoteWireError, also if the record goes by another name."""
+    """The ad in a MODEL record; raises RemoteWireError, also if the record goes by another name.
+
+    Who signed the weights is left out of it when the signature is not theirs.
+    """
     ad = _read(ModelAd, record, RecordType.MODEL)
     if record.name != ad.record_name:
         raise RemoteWireError("a model record under a name that is not its model's")
+    if not _signature_holds(ad):
+        return msgspec.structs.replace(ad, signer=b"", signed_at_ms=0, signature=b"")
     return ad
+
+
+def _signature_holds(ad: ModelAd) -> bool:
+    if not ad.signer:
+        return not ad.signature
+    return Statement(ad.signer, ad.digest, ad.signed_at_ms, ad.signature).holds
 
 
 A = TypeVar("A", bound=msgspec.Struct)

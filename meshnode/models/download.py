@@ -15,14 +15,15 @@ from typing import NamedTuple
 import httpx2
 import trio
 
-from meshnode.errors import BadRequest, DownloadFailed, ModelNotFound
+from meshnode.errors import BadRequest, DownloadFailed, MeshError, ModelNotFound
 from meshnode.models.digest import STEP_BYTES
 from meshnode.models.place import Place, State, check_space, writing
 from meshnode.models.progress import Meter
 from meshnode.seams import Blocking
 
 REDIRECTS_MAX = 5
-WRITE_BYTES = 512 * 1024
+WRITE_BYTES = 256 * 1024  # or what has come in WRITE_EVERY_S: a kill costs no more than that
+WRITE_EVERY_S = 0.25
 RETRY_AFTER_MAX_S = 30.0
 CONNECT_S = 15.0
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -125,6 +126,7 @@ class _Download:
         self._blocking = blocking
         self._hash = hashlib.sha256()
         self._validator = ""
+        self._written_at = 0.0
 
     def digest(self) -> bytes:
         """The SHA-256 of all that is there."""
@@ -152,8 +154,8 @@ class _Download:
             return
         try:
             async with client.stream("GET", self._wanted.url, headers=self._headers()) as response:
-                if await self._accept(response):
-                    await self._receive(response)
+                await self._accept(response)
+                await self._receive(response)
         except httpx2.TransportError as error:
             raise _Broken(_words(error)) from error
         except httpx2.TooManyRedirects as error:
@@ -177,8 +179,8 @@ class _Download:
                 headers["If-Range"] = self._validator
         return headers
 
-    async def _accept(self, response: httpx2.Response) -> bool:
-        """Make ready for the body; whether there is one to read. Raises what the status means."""
+    async def _accept(self, response: httpx2.Response) -> None:
+        """Make ready for the body. Raises what the status means."""
         match response.status_code:
             case 206 if found := _RANGE.fullmatch(response.headers.get("Content-Range", "")):
                 if int(found[1]) != self.done:
@@ -195,7 +197,6 @@ class _Download:
                 raise _refusal(status, response)
         self._check_size()
         await self._blocking(lambda: self._begin(response))
-        return True
 
     def _check_size(self) -> None:
         expected = self._wanted.size_bytes
@@ -216,20 +217,38 @@ class _Download:
 
     async def _receive(self, response: httpx2.Response) -> None:
         self.meter.begin("fetching", self.done, self.total)
-        held = bytearray()
         with writing(self._place.directory):
             part = self._place.part.open("ab", buffering=0)
         with part:
-            try:
-                async for piece in response.aiter_raw():
-                    held += piece
-                    if len(held) >= WRITE_BYTES:
-                        await self._write(part.fileno(), held)
-            finally:
-                await self._write(part.fileno(), held)  # what has come is not thrown away
+            await self._copy(response, part.fileno())
             await self._blocking(lambda: os.fsync(part.fileno()))
         if self.total and self.done < self.total:
             raise _Broken("the connection ended before the file did")
+
+    async def _copy(self, response: httpx2.Response, part: int) -> None:
+        """The body to the disk. What has come is kept, however it ends.
+
+        A failure to write ends the reading by cancelling it: raised into the loop, it would leave the client's
+        own generators to the garbage collector.
+        """
+        failure: MeshError | None = None
+        held, self._written_at = bytearray(), trio.current_time()
+        with trio.CancelScope() as reading:
+            try:
+                async for piece in response.aiter_raw():
+                    held += piece
+                    if len(held) < WRITE_BYTES and trio.current_time() < self._written_at + WRITE_EVERY_S:
+                        continue
+                    try:
+                        await self._write(part, held)
+                    except MeshError as error:
+                        failure = failure or error
+                        reading.cancel()
+            finally:
+                if failure is None:
+                    await self._write(part, held)
+        if failure is not None:
+            raise failure
 
     async def _write(self, part: int, held: bytearray) -> None:
         """Move what is held to the disk. A write is never left half done behind a cancellation."""
@@ -247,6 +266,7 @@ class _Download:
         with trio.CancelScope(shield=True):
             await self._blocking(put)
         self.done += len(piece)
+        self._written_at = trio.current_time()
         self.meter.at(self.done, self.total)
 
 

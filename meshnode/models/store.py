@@ -23,6 +23,7 @@ from meshnode.models.gguf import read_header
 from meshnode.models.place import writing
 
 INDEX_FORMAT = 1
+SIGNED = "signed"
 
 
 class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,11 +162,16 @@ class ModelStore:
         """Whether the shared cache has such a file; its content is not looked at."""
         return self.cached(digest).is_file()
 
+    def statement_file(self, digest: bytes) -> Path:
+        """Where it is kept who signed this file, see `meshnode.models.signed`; it goes when the file goes."""
+        return self._root / SIGNED / digest.hex()
+
     def _drop_unnamed(self, sha256: str, index: _Index) -> int:
         """Remove a file that no name has any more, here and, if no other home links it, in the cache."""
         if any(row.sha256 == sha256 for row in index.models.values()):
             return 0
         digest = bytes.fromhex(sha256)
+        self.statement_file(digest).unlink(missing_ok=True)
         freed = _unlinked(self._blob(digest))
         cached = self.cached(digest)
         if cached.is_file() and cached.stat().st_nlink == 1:

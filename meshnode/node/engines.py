@@ -23,6 +23,7 @@ from meshnode.errors import Busy, MeshError
 from meshnode.identity import secret_files
 from meshnode.models.gguf import Header, read_header
 from meshnode.models.pull import PullProgress, pull
+from meshnode.models.signed import statement_of
 from meshnode.models.store import ModelStore, StoredModel
 from meshnode.models.verify import verify
 from meshnode.seams import Seams
@@ -94,7 +95,11 @@ class Engines:
         if berth is None:
             return False
         if berth.engine.load.in_flight and not force:
-            raise Busy(f"{name} is answering {berth.engine.load.in_flight} requests.", retry_after_s=5.0)
+            raise Busy(
+                f"{name} is answering: {berth.engine.load.in_flight} under way.",
+                hint="Wait for the end, or add --force, which breaks it off.",
+                retry_after_s=5.0,
+            )
         self._berths.remove(berth)
         self._bench.remove(berth.engine)
         berth.scope.cancel()
@@ -162,13 +167,12 @@ class Engines:
             model = await blocking(lambda: self._store.find(name)) or await pull(
                 name, self._store, blocking=blocking, on_progress=progressed
             )
-            file = await blocking(lambda: _model_file(model))
+            file = await blocking(lambda: _model_file(model, self._store))
         except MeshError as error:
             log.warning("no model", model=name, why=str(error))
             engine.give_up(str(error))
         else:
             engine.use(file)
-
 
     async def _verify(self, file: ModelFile) -> None:
         """Whether a file is still what it was, before a worker opens it; raises ModelFileInvalid."""
@@ -189,10 +193,15 @@ def _model_names(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, names)))
 
 
-def _model_file(model: StoredModel) -> ModelFile:
+def _model_file(model: StoredModel, store: ModelStore) -> ModelFile:
     """What an engine must know of a stored model; raises ModelFileInvalid."""
-    shape = shape_of(read_header(model.path))
-    return ModelFile(path=str(model.path), digest=model.digest, name=model.name, shape=shape)
+    return ModelFile(
+        path=str(model.path),
+        digest=model.digest,
+        name=model.name,
+        shape=shape_of(read_header(model.path)),
+        statement=statement_of(store, model.digest),
+    )
 
 
 def shape_of(header: Header) -> Shape:

@@ -5,6 +5,8 @@ This is what a program embeds. Everything here is handed on to the room that kno
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from meshnode.control.models import remove as remove_model
 from meshnode.errors import MeshError, NotAllowed, Unreachable
 from meshnode.identity import Identity, load_or_create_root
 from meshnode.models.pull import OnProgress, PullProgress, pull
+from meshnode.models.signed import pull_signed
 from meshnode.models.store import ModelStore, Removed, StoredModel
 from meshnode.net.base import Network
 from meshnode.node.asking import embedding_job, job_from
@@ -167,10 +170,15 @@ class Node:
         *,
         name: str = "",
         sha256: str = "",
+        manifest: str = "",
         on_progress: OnProgress = lambda _progress: None,
     ) -> StoredModel:
-        """Bring a model into this node's store, and serve it from now on; see `meshnode.models.pull`."""
-        model = await pull(
+        """Bring a model into this node's store, and serve it from now on; see `meshnode.models.pull`.
+
+        With the path of a manifest, the model must be one of those it says are signed.
+        """
+        fetch = partial(pull_signed, manifest=Path(manifest)) if manifest else pull
+        model = await fetch(
             source,
             self.models_store,
             blocking=self.seams.blocking,

@@ -33,6 +33,7 @@ from meshnode.state.store import Store
 from meshnode.terms import Candidate
 from meshnode.trust.certificates import ROLE_ISSUER
 from meshnode.trust.membership import Mesh
+from meshnode.trust.weights import all_signed
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
 from meshwire.messages import GossipSyn, Join, Message, Open, RecordGet, RecordGot
@@ -275,6 +276,7 @@ class Presence:
             addresses=self.addresses if self._world.config.reachable else (),
             version=__version__,
             sandboxed=self._world.bench.contained,
+            signed_weights=all_signed(card.signer for card in self.publisher.current_cards().values()),
         )
 
     # --- Finding others ---

@@ -121,7 +121,11 @@ async def _join_verb(node: Node, given: Arguments, _emit: Emit) -> dict[str, str
 
 async def _pull(node: Node, arguments: PullArguments, on_progress: OnProgress) -> StoredModel:
     return await node.pull(
-        arguments.source, name=arguments.name, sha256=arguments.sha256, on_progress=on_progress
+        arguments.source,
+        name=arguments.name,
+        sha256=arguments.sha256,
+        manifest=arguments.manifest,
+        on_progress=on_progress,
     )
 
 

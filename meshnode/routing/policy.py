@@ -21,6 +21,7 @@ class Reason(StrEnum):
     TIER = "a lower quant tier than asked for"
     CONTEXT = "too little context for the counted prompt"
     FEATURES = "lacks a feature"
+    SIGNER = "weights not signed by whom the request demands"
     PRIVACY = "not trusted enough for the privacy class"
     RELAY = "reached through relays, which the privacy class forbids"
     RESIDENCY = "does not carry the residency labels"
@@ -98,6 +99,7 @@ def reject(
         (Reason.TIER, card.tier < max(wish.min_tier, model.min_tier)),
         (Reason.CONTEXT, 0 < card.context < counted_tokens),
         (Reason.FEATURES, not set(wish.features) <= set(card.features)),
+        (Reason.SIGNER, bool(wish.signed_by) and not _is_signed_by(card, wish.signed_by)),
         (Reason.PRIVACY, candidate.trust < TRUST_NEEDED[wish.privacy]),
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),
         (Reason.RESIDENCY, not set(wish.residency) <= set(candidate.labels)),
@@ -108,6 +110,11 @@ def reject(
         (Reason.BUSY, not candidate.accepting),
     )
     return next((reason for reason, holds in checks if holds), None)
+
+
+def _is_signed_by(card: ModelCard, keys: tuple[str, ...]) -> bool:
+    """Whether one of these keys, in hex, signed the weights; a card's signature was verified when it came."""
+    return bool(card.signer) and card.signer.hex() in {key.lower() for key in keys}
 
 
 def is_local(candidate: Candidate) -> bool:

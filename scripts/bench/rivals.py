@@ -70,7 +70,11 @@ def _single(setup: Setup, port: int) -> list[str]:
         "interrupt_requests": "false",
         "verbose": "false",
     }
-    return ["-m", "llama_cpp.server", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+    return [
+        "-m",
+        "llama_cpp.server",
+        *(part for name, value in options.items() for part in (f"--{name}", str(value))),
+    ]
 
 
 def _batched(setup: Setup, port: int) -> list[str]:
@@ -125,7 +129,9 @@ def _batched_source() -> Path:
     source = folder / "server.py"
     if not source.exists():
         wanted = ["--no-deps", "--no-binary", PACKAGE, f"{PACKAGE}=={version}", "-d", str(folder)]
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wanted], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", *wanted], check=True, stdout=sys.stderr
+        )
         with tarfile.open(next(folder.glob("*.tar.gz"))) as sdist:
             member = next(m for m in sdist.getmembers() if m.name.endswith("/examples/server/server.py"))
             content = sdist.extractfile(member)

@@ -31,7 +31,9 @@ class Heard:
     usage: dict[str, int]
 
 
-async def ask_all(url: str, model: str, conversations: Sequence[list[dict[str, str]]], tokens: int) -> list[Heard]:
+async def ask_all(
+    url: str, model: str, conversations: Sequence[list[dict[str, str]]], tokens: int
+) -> list[Heard]:
     """Ask every conversation at once, each on a connection of its own, and wait for all answers."""
     heard: list[Heard | None] = [None] * len(conversations)
     begun = time.perf_counter()

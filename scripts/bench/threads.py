@@ -32,10 +32,12 @@ LOADS = (0.0, 0.2, 1.0)
 WIDTHS = (1, 4)
 SETTLE_S = 1.0
 TURN_S = 2.0
+STALL_MAX_S = 10.0
 WINDOW_S = 0.25
 SWITCH_WITHIN_S = 2.0
 SWITCH_WATCHED_S = 5.0
 ANSWER_TOKENS = 400
+TPS_MIN = 1.0  # a machine too busy for anything shall not divide by zero
 ENOUGH = 0.9  # of the best fixed count's speed, and of the owner's program's own
 BURNER = """
 import mmap, struct, sys, time
@@ -93,6 +95,13 @@ class Writing:
         """Tokens per second in this span."""
         return sum(since <= moment < until for moment in self.came) / (until - since)
 
+    async def fresh(self) -> None:
+        """Wait for two more steps: one that stalls over too many threads takes seconds, and takes no command."""
+        come = len(self.came)
+        with trio.move_on_after(STALL_MAX_S):
+            while len(self.came) < come + 2 * max(WIDTHS):  # noqa: ASYNC110 - tokens set no event
+                await trio.sleep(WINDOW_S / 10)
+
     async def write(self) -> None:
         """One answer after another."""
         turn = Turn(role="user", content="Tell me a very long story about the sea.")
@@ -134,7 +143,7 @@ class Measured:
     def paired(self) -> float:
         """The governed speed over that of the best fixed count, round by round."""
         pairs = zip(self.tps[GOVERNED], self.tps[self.best()], strict=True)
-        return statistics.median(ours / best for ours, best in pairs)
+        return statistics.median(ours / max(best, TPS_MIN) for ours, best in pairs)
 
 
 async def compare(engine: LlamaEngine, width: int, duty: float, rounds: int) -> Measured:
@@ -142,8 +151,10 @@ async def compare(engine: LlamaEngine, width: int, duty: float, rounds: int) -> 
     measured = Measured()
     with burning(duty) as burner:
         async with writing(engine, width) as work:
-            for _ in range(rounds):
-                for mode in (GOVERNED, *range(1, threads.cores() + 1)):
+            modes = (GOVERNED, *range(1, threads.cores() + 1))
+            for number in range(rounds):
+                first = number % len(modes)  # nobody is always the one after the slowest
+                for mode in modes[first:] + modes[:first]:
                     await take_turn(work, burner, mode, measured)
     return measured
 
@@ -152,6 +163,7 @@ async def take_turn(work: Writing, burner: Burner, mode: int, measured: Measured
     """One mode for a few seconds."""
     work.engine.set_threads(mode)
     await trio.sleep(SETTLE_S)
+    await work.fresh()
     since, before = trio.current_time(), burner.done
     await trio.sleep(TURN_S)
     until = trio.current_time()

@@ -166,6 +166,17 @@ async def test_choices_of_one_prompt_run_side_by_side_and_the_prompt_counts_once
     assert body["usage"]["prompt_tokens"] == alone["usage"]["prompt_tokens"]
 
 
+async def test_a_prompt_that_one_choice_computed_for_all_is_not_told_as_cached():
+    class Shared(FakeDoors):
+        def ask(self, job):
+            end = End(FinishReason.STOP, Usage(9, 1, 0 if job.id == "id1-1" else 8))
+            return FakeDoors([piece(0, "x"), end]).ask(job)
+
+    usage = (await whole(Shared(), n=3))["usage"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (9, 3)
+
+
 async def test_streamed_choices_each_open_and_close_and_the_stream_ends_once():
     async with scripted_doors() as doors:
         exchange = await answered(
@@ -200,7 +211,20 @@ async def test_a_choice_that_fails_ends_all_with_one_error(stream):
     assert "[DONE]" not in exchange.text
 
 
-async def test_one_error_cancels_the_choices_that_still_run():
+async def test_an_error_ends_the_choices_that_still_run():
+    class OneIsSlow(FakeDoors):
+        def ask(self, job):
+            fails = FakeDoors([piece(0, "x"), 2.0, Interrupted("the peer left")])
+            return (super() if job.id == "id1" else fails).ask(job)
+
+    doors, began = OneIsSlow([piece(0, "x"), 1000.0, END]), trio.current_time()
+    exchange = await answered(doors, n=2)
+    assert exchange.status == 503
+    assert trio.current_time() - began < 10
+    assert (doors.running, doors.cancelled) == (0, 1)
+
+
+async def test_a_client_that_leaves_cancels_every_choice():
     doors = FakeDoors([piece(0, "x"), 1000.0])
     exchange = chat(request_body(n=4))
     async with trio.open_nursery() as nursery:

@@ -60,6 +60,18 @@ untidy_client = pytest.mark.filterwarnings(
 CHAT = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}]}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_reads_to_the_end_of_the_connection_gets_there(stream):
+    async with serving(FakeDoors()) as url, await connect(url) as client:
+        asked = raw_request(url, json.dumps(CHAT | {"stream": stream}).encode())
+        await client.send_all(asked.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1))
+        received = b""
+        with trio.fail_after(5):
+            while part := await client.receive_some():
+                received += part
+        assert received.startswith(b"HTTP/1.1 200")
+
+
 @untidy_client
 async def test_the_openai_client_gets_whole_answers_streams_and_models():
     async with serving(FakeDoors()) as url, openai_client(url) as client:

@@ -245,6 +245,7 @@ def test_a_file_that_two_homes_have_is_freed_by_the_last(meshnode, small_model, 
     other = CliRunner().invoke(program, ["pull", "--home", str(tmp_path / "other"), str(small_model)])
     assert other.exit_code == 0
     assert "nothing, for the file has other users" in meshnode("rm", "tiny:1m").stdout
+    assert len(list((tmp_path / "cache").rglob("sha256-*"))) == 1
     last = CliRunner().invoke(program, ["rm", "--home", str(tmp_path / "other"), "--json", "tiny:1m"])
     assert lines_of(last) == [{"name": "tiny:1m", "freed_bytes": small_model.stat().st_size}]
     assert not list((tmp_path / "cache").rglob("sha256-*"))
@@ -361,6 +362,8 @@ def test_up_prints_where_everything_is(meshnode, short_node, name):
     assert "meshnode join mesh1abc" in shown
     assert shown.count("Loading smollm2:135m: 40%") == 1
     assert "Ready to answer with smollm2:135m." in shown
+    assert "smollm2:135m is for trying things out." in shown
+    assert "fits here: meshnode pull hf:OWNER/REPO:QUANT" in shown
     assert "Joined the mesh home." in shown
     assert "error: the engine failed" in shown
     (config,) = short_node
@@ -459,8 +462,13 @@ def test_a_misspelt_verb_gets_a_suggestion():
     assert "Did you mean 'status'?" in result.output
 
 
+def every_command(group=program):
+    for command in group.commands.values():
+        yield from every_command(command) if isinstance(command, click.Group) else (command,)
+
+
 def test_every_verb_has_json_and_home():
-    for command in program.commands.values():
+    for command in every_command():
         names = {name for param in command.params if isinstance(param, click.Option) for name in param.opts}
         assert {"--json", "--home"} <= names, command.name
 

@@ -36,8 +36,8 @@ class Taps:
         run = engine.run
 
         @asynccontextmanager
-        async def observed(job):
-            async with run(job) as pieces:
+        async def observed(job, scope):
+            async with run(job, scope) as pieces:
                 yield self._noting(pieces)
 
         engine.run = observed

@@ -92,6 +92,7 @@ def stand_in(tmp_path: Path):
 
 STAND_IN = """
 import os, sys, time
+import msgspec
 from pathlib import Path
 from meshnode.engine.worker.frames import *
 

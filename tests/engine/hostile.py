@@ -7,22 +7,22 @@ metadata: nothing for one that was refused, else what it got.
 
 import ctypes
 import errno
-import itertools
 import json
 import mmap
 import os
 import resource
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
 
 from meshnode.engine.worker import __main__ as worker
 from meshnode.engine.worker import confinement
-from meshnode.engine.worker.frames import Ready
+from meshnode.engine.worker.frames import Confined, Ready
 
 CHUNK_BYTES = 16 << 20
-DISK_BYTES_MAX = 64 << 20
+DISK_BYTES_MAX, FILE_BYTES = 64 << 20, 4 << 20
 MEMORY_BYTES_MAX = 4 << 30
 THREADS_MAX = 1500
 REFUSALS = (OSError, MemoryError, RuntimeError, ValueError)
@@ -30,7 +30,9 @@ REFUSALS = (OSError, MemoryError, RuntimeError, ValueError)
 given = json.loads(sys.argv[1])
 secret, model, node = Path(given["secret"]), Path(given["model"]), given["node"]
 libc = ctypes.CDLL(None, use_errno=True)
-KEYCTL, BPF, IO_URING = {"x86_64": (250, 321, 425), "aarch64": (219, 280, 425)}[os.uname().machine]
+KEYCTL, BPF, IO_URING, CAPGET = {"x86_64": (250, 321, 425, 125), "aarch64": (219, 280, 425, 90)}[
+    os.uname().machine
+]
 
 
 def call(name, *arguments):
@@ -91,18 +93,18 @@ def start_threads():
 
 def fill_disk():
     """How much a scratch space takes before it is full; more than a bound is a breach."""
-    written = 0
-    try:
-        for number in itertools.count():
-            with Path(f"/tmp/fill-{number}").open("wb") as file:
-                while written < DISK_BYTES_MAX:
-                    written += file.write(bytes(1 << 20))
-            if written >= DISK_BYTES_MAX:
-                return f"{written} bytes"
-    except OSError:
-        if number > 20:  # a full disk refuses each new file too
-            raise
-    raise OSError("full")
+    for number in range(DISK_BYTES_MAX // FILE_BYTES):
+        Path(f"/tmp/fill-{number}").write_bytes(bytes(FILE_BYTES))
+    return f"{DISK_BYTES_MAX} bytes"
+
+
+def capabilities():
+    """Those in force, whether or not they would be of use."""
+    found = ctypes.create_string_buffer(24)
+    call(CAPGET, struct.pack("=Ii", 0x20080522, 0), found)
+    if not any(found.raw):
+        raise OSError("none")
+    return found.raw.hex()
 
 
 def fill_memory(flags):
@@ -156,6 +158,7 @@ ATTEMPTS = {
     "fork": fork,
     "run a shell": lambda: str(os.posix_spawn("/bin/sh", ["sh", "-c", "exit 0"], {})),
     "become another program": become_another,
+    "be more than others": capabilities,
     "threads without end": start_threads,
     "fill the disk": fill_disk,
     "fill the memory": lambda: fill_memory(mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS),
@@ -192,10 +195,13 @@ leave_out(given.get("without", ""))
 pipes = worker.Pipes()
 first = pipes.first()
 posture = confinement.confine(first.wall, first.path)
+if given.get("stays"):  # deaf to the end of its input
+    worker._die = lambda *_: threading.Event().wait()
 pipes.start()
 wanted = given.get("attempts") or list(ATTEMPTS)
 pipes.emit(
     [
+        Confined(posture),
         Ready(
             metadata={name: outcome(ATTEMPTS[name])[:200] for name in wanted},
             file_type=0,
@@ -207,11 +213,8 @@ pipes.emit(
             prompt_tps=0.0,
             generate_tps=0.0,
             batch_gain=1.0,
-            posture=posture,
-        )
+        ),
     ]
 )
 if given.get("stays"):
-    pipes._read = lambda: None
-    os.close(0)
     threading.Event().wait()

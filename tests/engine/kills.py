@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +24,13 @@ from meshnode.errors import Busy, EngineCrashed
 from meshnode.terms import End, FinishReason, Job, Piece, Sampling, Turn, Wish
 
 STREAMS = 4
-ANSWER_TOKENS = 60
-GAP_MAX_S = 2.0  # from one kill to the next, beside the time until there is a worker to kill
-SERVED_WITHIN_S = 30.0  # after a kill, on a machine that does other things as well
+ANSWER_TOKENS = 40
+BY_TIME = (
+    0.3  # of the kills come after some time, perhaps while the model loads; the others after some tokens
+)
+GAP_MAX_S = 1.0
+GAP_MAX_TOKENS = 60
+SERVED_WITHIN_S = 60.0  # after a kill, on a machine that does other things as well
 LOOK_EVERY_S = 0.02
 
 
@@ -37,6 +42,9 @@ class Tally:
     crashes: int = 0
     resumed: int = 0
     answers: int = 0
+    tokens: int = 0
+    killed_at: float | None = None
+    loading: bool = False  # the last kill hit a worker that was loading, and three of these are given up on
     back_after_s: list[float] = field(default_factory=list)
 
 
@@ -46,35 +54,44 @@ async def run(model: Path, kills: int, seed: int = 1) -> Tally:
     tally, rng = Tally(), random.Random(seed)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.serve)
+        engine.watch(lambda: _note_ready(engine, tally))
         stop = trio.Event()
         async with trio.open_nursery() as streams:
             for number in range(STREAMS):
                 streams.start_soon(_stream, engine, number, tally, stop)
             for _ in range(kills):
                 await _kill(engine, tally, rng)
-            await _served(engine, tally)
+            await _until(lambda: tally.killed_at is None)
             stop.set()
         nursery.cancel_scope.cancel()
     return tally
 
 
 async def _kill(engine: LlamaEngine, tally: Tally, rng: random.Random) -> None:
-    await _served(engine, tally)
-    await trio.sleep(rng.uniform(0, GAP_MAX_S))
-    while (pid := engine.pid) is None:
-        await trio.sleep(LOOK_EVERY_S)
-    os.kill(pid, signal.SIGKILL)
+    """At a random moment from now."""
+    if rng.random() < BY_TIME and not tally.loading:
+        await trio.sleep(rng.uniform(0, GAP_MAX_S))
+    else:
+        goal = tally.tokens + rng.randint(1, GAP_MAX_TOKENS)
+        await _until(lambda: tally.tokens >= goal)
+    await _until(lambda: engine.pid is not None)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
     tally.kills += 1
+    tally.loading = engine.state is not EngineState.READY
+    tally.killed_at = trio.current_time()
 
 
-async def _served(engine: LlamaEngine, tally: Tally) -> None:
-    """Wait until the engine serves, and note how long that took."""
-    started = trio.current_time()
+async def _until(holds: Callable[[], bool]) -> None:
     with trio.fail_after(SERVED_WITHIN_S):
-        while engine.state is not EngineState.READY:
+        while not holds():
             await trio.sleep(LOOK_EVERY_S)
-    if tally.kills:
-        tally.back_after_s.append(trio.current_time() - started)
+
+
+def _note_ready(engine: LlamaEngine, tally: Tally) -> None:
+    if engine.state is EngineState.READY and tally.killed_at is not None:
+        tally.back_after_s.append(trio.current_time() - tally.killed_at)
+        tally.killed_at = None
 
 
 async def _stream(engine: LlamaEngine, number: int, tally: Tally, stop: trio.Event) -> None:
@@ -83,7 +100,7 @@ async def _stream(engine: LlamaEngine, number: int, tally: Tally, stop: trio.Eve
         ids: list[int] = []
         while len(ids) < ANSWER_TOKENS:
             try:
-                await _attempt(engine, _job(number, tuple(ids)), ids)
+                await _attempt(engine, _job(number, tuple(ids)), ids, tally)
             except EngineCrashed:
                 tally.crashes += 1
                 tally.resumed += bool(ids)
@@ -93,7 +110,7 @@ async def _stream(engine: LlamaEngine, number: int, tally: Tally, stop: trio.Eve
         tally.answers += 1
 
 
-async def _attempt(engine: LlamaEngine, job: Job, ids: list[int]) -> None:
+async def _attempt(engine: LlamaEngine, job: Job, ids: list[int], tally: Tally) -> None:
     """Run a job to its end, adding to `ids`; nothing may come after an error."""
     async with engine.run(job) as emitted:
         try:
@@ -101,6 +118,7 @@ async def _attempt(engine: LlamaEngine, job: Job, ids: list[int]) -> None:
                 if isinstance(item, Piece):
                     assert item.first_index == len(ids), f"index {item.first_index} after {len(ids)} tokens"
                     ids.extend(item.ids)
+                    tally.tokens += len(item.ids)
                 if isinstance(item, End):
                     assert item.reason is FinishReason.LENGTH
                     assert item.usage.completion_tokens == ANSWER_TOKENS
@@ -111,7 +129,7 @@ async def _attempt(engine: LlamaEngine, job: Job, ids: list[int]) -> None:
 
 def _job(number: int, ids: tuple[int, ...]) -> Job:
     """A job that is to write on for its whole length: the model's own end of an answer is forbidden."""
-    turn = Turn(role="user", content=f"Tell me story number {number}, a very long one. " * 20)
+    turn = Turn(role="user", content=f"Tell me story number {number}, a very long one. " * 5)
     biases = [{"token": token, "value": -100.0} for token in (0, 2)]  # SmolLM2's ends
     return Job(
         id=f"stream-{number}",

@@ -1,5 +1,6 @@
 """A loop on a stage: its commands and events in reach, over a model of numbers or over the real one."""
 
+from meshnode.engine.worker.embedding import Embedder
 from meshnode.engine.worker.frames import Ended, Inspect, Inspected, Refused, Run, Written
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.loop import Loop
@@ -68,7 +69,7 @@ class RealStage(Stage):
     def __init__(self, path, *, slots=4, context=2048):
         model = Model(str(path), slots=slots, context=context, threads=1, on_progress=lambda _done: None)
         template = Template(model.template(), bos=model.special_text("bos"), eos=model.special_text("eos"))
-        super().__init__(model, template)
+        super().__init__(model, template, embedder=Embedder(model))
         self.computed = 0
         self._decode, model.decode = model.decode, self._counted
 

@@ -2,8 +2,10 @@
 
 import pytest
 
-from meshnode.engine.card import build_card
-from meshnode.engine.worker.frames import Ready
+from meshnode.engine.card import build_card, refreshed
+from meshnode.engine.worker.frames import Measured, Ready
+from meshnode.trust.weights import sign
+from meshwire.signing import Signer
 
 
 def ready(**changes):
@@ -38,7 +40,46 @@ def test_a_file_without_a_name_is_named_after_its_facts():
     assert bare.name == "my-model:7.24b"
 
 
+def test_who_signed_the_weights_is_on_it():
+    statement = sign(Signer(b"a" * 32), b"d" * 32, 5)
+    card = build_card(ready(), name="", digest=b"d" * 32, statement=statement)
+    assert (card.signer, card.signed_at_ms, card.signature) == (statement.signer, 5, statement.signature)
+
+
 @pytest.mark.parametrize("file_type", [-1, 9999])
 def test_an_unknown_file_type_gets_its_tier_from_its_bits(file_type):
     card = build_card(ready(file_type=file_type), name="a:b", digest=b"")
     assert (card.quant, card.tier) == ("unknown", 4)
+
+
+@pytest.mark.parametrize(
+    ("measured", "watts", "expected"),
+    [
+        (Measured(500.0, 120.0, 1.6), 0.0, None),  # nothing moved by a fifth
+        (Measured(500.0, 50.0, 0.0), 0.0, (500.0, 50.0, 1.5, 0.0)),  # then all that was measured counts
+        (Measured(0.0, 0.0, 3.0), 0.0, (450.0, 114.1, 3.0, 0.0)),  # 0 was not measured anew
+        (Measured(0.0, 0.0, 0.5), 0.0, (450.0, 114.1, 1.0, 0.0)),  # more at once is never less
+        (Measured(0.0, 0.0, 0.0), 40.0, (450.0, 114.1, 1.5, 40.0)),
+    ],
+)
+def test_a_card_follows_what_is_measured_when_it_has_moved(measured, watts, expected):
+    card = build_card(ready(), name="smollm2:135m", digest=b"d" * 32)
+    now = refreshed(card, measured, watts)
+    if expected is None:
+        assert now is card
+    else:
+        assert (now.prompt_tps, now.generate_tps, now.batch_gain, now.watts) == expected
+
+
+@pytest.mark.parametrize(
+    ("file_type", "parameters", "weights_bytes", "quant", "tier"),
+    [
+        (3, 134_515_008, 96_576_768, "Q4_1", 2),  # SmolLM2-135M, as published
+        (15, 268_098_176, 246_587_904, "Q4_K_M", 3),  # gemma3-270m: its embeddings are of more bits
+        (1, 134_515_008, 75_000_000, "F16", 3),  # a label that its tensors belie
+    ],
+)
+def test_the_tier_is_that_of_the_tensors(file_type, parameters, weights_bytes, quant, tier):
+    facts = {"file_type": file_type, "parameters": parameters, "weights_bytes": weights_bytes}
+    card = build_card(ready(**facts), name="a:b", digest=b"")
+    assert (card.quant, card.tier) == (quant, tier)

@@ -1,6 +1,5 @@
 """What a model takes is known before it is loaded, and is what its worker really takes."""
 
-
 import psutil
 import pytest
 import trio

@@ -6,23 +6,63 @@ from hypothesis import strategies as st
 
 from meshnode.engine.worker.frames import (
     FRAME_MAX,
+    Alive,
+    Broken,
     Cancel,
+    Embedded,
     Ended,
     FrameError,
     FrameReader,
+    Inspect,
+    Inspected,
+    Loading,
+    Measured,
     Open,
+    Prefilled,
+    Refused,
     Run,
+    Started,
+    Threads,
     Written,
     pack,
     read_command,
     read_event,
 )
-from meshnode.terms import FinishReason, Sampling, Turn
+from meshnode.terms import FinishReason, Job, Likelihood, Sampling, TokenLogprob, ToolCall, Turn, Wish
 
+JOB = Job(
+    id="one",
+    wish=Wish(),
+    turns=(Turn(role="user", content="hällo"),),
+    sampling=Sampling(stop=("x",), logprobs=True),
+    resume=(1, 2),
+)
 COMMANDS = [
     Open("/a/model.gguf", 8),
-    Run(1, (Turn(role="user", content="hällo"),), Sampling(stop=("x",))),
+    Run(1, JOB, b"scope"),
     Cancel(1),
+    Threads(3),
+    Inspect(forget=True),
+]
+EVENTS = [
+    Loading(0.5),
+    Broken("no", "hint"),
+    Started(1, 5),
+    Prefilled(1, 2, 5),
+    Written(
+        1,
+        0,
+        (5, 6),
+        "né",
+        (ToolCall("call_1", "look", "{}"),),
+        (TokenLogprob(b"\xff", -0.5, (Likelihood(b"x", -1.0),)),),
+    ),
+    Embedded(1, 0, bytes(8)),
+    Ended(1, FinishReason.STOP, 3, 2, 1),
+    Refused(1, "busy", "later"),
+    Measured(1.0, 2.0, 3.0),
+    Alive(),
+    Inspected(runs=1, cells=2, idle=3, occupied=4),
 ]
 
 
@@ -36,8 +76,7 @@ def test_frames_come_out_whole_however_the_stream_is_cut(cuts):
 
 
 def test_events_come_back_as_they_were():
-    events = [Written(1, 0, (5, 6), "né"), Ended(1, FinishReason.STOP, 3, 2)]
-    assert [read_event(body) for body in FrameReader().feed(pack(events))] == events
+    assert [read_event(body) for body in FrameReader().feed(pack(EVENTS))] == EVENTS
 
 
 @pytest.mark.parametrize("length", [0, FRAME_MAX + 1, 0xFFFFFFFF])

@@ -17,7 +17,7 @@ def _fake_sampler(monkeypatch):
 
 
 def make(**model):
-    return Stage(FakeModel(**model), FakeTemplate())
+    return Stage(FakeModel(**model), FakeTemplate(), embedder=None)
 
 
 def numbers(first, last):
@@ -144,7 +144,7 @@ def test_a_resumed_answer_finds_prompt_and_answer():
 
 
 def test_a_model_whose_memory_is_a_state_is_continued_at_its_very_end_or_not_at_all():
-    stage = make()
+    stage = make(idle=0)
     stage.model.whole_only = True
     cached(stage, 1, numbers(200, 300))
     assert cached(stage, 2, f"{numbers(200, 300)} 50") == 0

@@ -16,7 +16,7 @@ from meshnode.engine.child import WORKER_COMMAND
 from meshnode.engine.process import LlamaEngine, ModelFile
 from meshnode.engine.sandbox import Sandbox, _own_environment
 from meshnode.engine.worker.frames import Open, pack
-from meshnode.errors import Busy, ContextExceeded, EngineFailed, ModelNotFound
+from meshnode.errors import Busy, ContextExceeded, EngineCrashed, EngineFailed, ModelNotFound
 from meshnode.terms import End, Piece
 
 MODEL = ModelFile(path="/nowhere/model.gguf", digest=b"d" * 32, name="stand:in")
@@ -30,7 +30,7 @@ if isinstance(command, Run):
 """
 HANGS_ON_RUN = """
 if isinstance(command, Open):
-    say(READY)
+    say(msgspec.structs.replace(READY, generate_tps=1.0))
 if isinstance(command, Run):
     say(Written(command.number, 0, (1,), "hi"))
     if life == 1:
@@ -98,6 +98,26 @@ async def test_a_worker_that_hangs_over_its_work_is_killed(serving, stand_in, jo
         await collect(engine, job())
     await until(engine, EngineState.READY)
     assert isinstance((await collect(engine, job()))[-1], End)
+
+
+async def test_whoever_hears_of_a_crash_finds_the_engine_restarting(serving, stand_in, job):
+    """Asked again in the same instant, an engine that did not know yet would hand the run to a dead worker."""
+    engine = await serving(stand_in(NEVER_ENDS_RUNS))
+    found = []
+
+    async def ask():
+        async with engine.run(job()) as emitted:
+            with pytest.raises(EngineCrashed):
+                while True:
+                    await anext(emitted)
+            found.append(engine.state)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(16):
+            nursery.start_soon(ask)
+        await trio.sleep(0.1)
+        os.kill(engine.pid, signal.SIGKILL)
+    assert found == [EngineState.LOADING] * 16
 
 
 async def test_an_idle_worker_may_be_silent(serving, stand_in, monkeypatch):
@@ -266,3 +286,64 @@ def test_the_worker_does_not_import_a_node():
         "psutil",
         "structlog",
     }
+
+
+ALIVE_WITHOUT_END = """
+if isinstance(command, Open):
+    say(READY)
+if isinstance(command, Run):
+    while life == 1:
+        say(Alive())
+        time.sleep(0.02)
+    say(Ended(command.number, FinishReason.STOP, 3, 1))
+"""
+
+
+async def test_a_worker_that_lives_and_shows_nothing_for_ages_is_killed(
+    serving, stand_in, job, until, monkeypatch
+):
+    monkeypatch.setattr(life_module, "STALL_LOOK_S", 0.02)
+    engine = await serving(stand_in(ALIVE_WITHOUT_END), stall_s=0.2)
+    with pytest.raises(EngineCrashed), trio.fail_after(5):
+        await collect(engine, job())
+    await until(engine, EngineState.READY)
+    assert isinstance((await collect(engine, job()))[-1], End)
+
+
+MEASURES = """
+if isinstance(command, Open):
+    say(READY)
+if isinstance(command, Run):
+    say(Measured(1e6 * command.job.sampling.max_tokens, 0.0, 0.0), Ended(command.number, FinishReason.STOP, 3, 1))
+"""
+
+
+async def test_the_card_follows_the_speeds_but_not_every_wobble(serving, stand_in, job, monkeypatch):
+    monkeypatch.setattr(process_module, "CARD_EVERY_S", 0.0)
+    engine = await serving(stand_in(MEASURES))
+    (card,), changes = engine.cards, []
+    engine.watch(lambda: changes.append(engine.cards[0].prompt_tps))
+    await collect(engine, job(max_tokens=1))
+    assert engine.cards == (card,)
+    await collect(engine, job(max_tokens=2))
+    assert (engine.cards[0].prompt_tps, engine.cards[0].generate_tps) == (2e6, card.generate_tps)
+    monkeypatch.setattr(process_module, "CARD_EVERY_S", 60.0)
+    await collect(engine, job(max_tokens=9))
+    assert changes == [2e6]
+
+
+class _Busy:
+    """A machine whose other programs take a whole core."""
+
+    def __init__(self, _process: int) -> None:
+        pass
+
+    def look(self, _elapsed_s: float) -> tuple[float, float]:
+        return 1.0, 0.0
+
+
+async def test_a_model_is_loaded_and_measured_with_the_threads_that_are_free(serving, stand_in, monkeypatch):
+    monkeypatch.setattr(life_module.threads, "Others", _Busy)
+    monkeypatch.setattr(life_module.threads, "cores", lambda: 2)
+    engine = await serving(stand_in('say(Broken(f"{command.threads} threads"))'), state=EngineState.FAILED)
+    assert engine.detail == "1 threads"

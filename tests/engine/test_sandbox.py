@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,13 +67,13 @@ def launch_of(place, kind, *, readable=(), **given):
 
 
 async def said_by(launch):
-    """What a hostile worker reports, and its process id while it lives."""
+    """What a hostile worker reports: its posture, and what its attempts came to."""
     with trio.fail_after(30):
         async with start_child(launch) as child:
             child.send(Open(launch.model, 1, wall=launch.wall))
             async with aclosing(child.events()) as events:
-                async for event in events:
-                    return event
+                async for confined in events:
+                    return confined.posture, breaches(await anext(events))
             return missing(f"{launch.wall.kind} does not work here: {await child.last_words()}")
 
 
@@ -85,10 +86,10 @@ def breaches(report):
 async def test_whatever_a_hostile_worker_tries_fails(place, kind):
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
-        report = await said_by(launch_of(place, kind, port=listener.socket.getsockname()[1]))
-    assert breaches(report) == {}
-    assert report.posture == Posture(kind=kind, network=False, writes=False, reads=False)
-    assert report.posture.contained
+        posture, got = await said_by(launch_of(place, kind, port=listener.socket.getsockname()[1]))
+    assert got == {}
+    assert posture == Posture(kind=kind, network=False, writes=False, reads=False)
+    assert posture.contained
     assert place[0].read_text() == "secret"
 
 
@@ -98,23 +99,24 @@ async def test_each_protection_is_needed(place, kind, without):
     launch = launch_of(place, kind, without=without, attempts=sorted(needed))
     if without == "wrapping":
         launch = dataclasses.replace(launch, wrapping=(), model=str(place[1]))
-    report = await said_by(launch)
-    assert breaches(report).keys() == needed
-    assert report.posture.contained == (without == "limits")
+    posture, got = await said_by(launch)
+    assert got.keys() == needed
+    assert posture.contained == (without == "limits")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_key_that_lies_among_what_is_readable_is_told_of(place, kind):
-    report = await said_by(launch_of(place, kind, readable=(place[0],), attempts=["read the key"]))
-    assert breaches(report) == {"read the key": "secret"}
-    assert report.posture == Posture(kind=kind, network=False, writes=False, reads=True)
+    posture, got = await said_by(launch_of(place, kind, readable=(place[0],), attempts=["read the key"]))
+    assert got == {"read the key": "secret"}
+    assert posture == Posture(kind=kind, network=False, writes=False, reads=True)
 
 
 async def test_without_a_file_to_try_nothing_counts_as_unreadable(place):
     launch = launch_of(place, "landlock", attempts=["read the key"])
-    report = await said_by(dataclasses.replace(launch, wall=msgspec.structs.replace(launch.wall, private=())))
-    assert report.posture.reads
-    assert not report.posture.contained
+    nothing_private = msgspec.structs.replace(launch.wall, private=())
+    posture, _ = await said_by(dataclasses.replace(launch, wall=nothing_private))
+    assert posture.reads
+    assert not posture.contained
 
 
 def test_a_file_that_is_not_there_proves_nothing(place):
@@ -207,7 +209,7 @@ def test_the_strongest_comes_first_and_each_failure_is_told(monkeypatch):
 def test_what_has_worked_is_not_given_up(monkeypatch):
     monkeypatch.setattr(sandbox_module, "_bubblewraps", lambda: ["/usr/bin/bwrap"])
     sandbox = Sandbox()
-    sandbox.prove()
+    assert sandbox.proven(Posture(kind="bubblewrap")) == Posture(kind="bubblewrap")
     assert not sandbox.weaken("whatever it was")
     assert sandbox.kind == "bubblewrap"
 
@@ -225,3 +227,9 @@ def test_a_contained_worker_gets_none_of_the_nodes_environment(place, monkeypatc
     environment = launch_of(place, "landlock").environment
     assert "OPENAI_API_KEY" not in environment
     assert environment["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_the_code_of_the_page_runs():
+    page = Path(__file__).parents[2] / "docs" / "sandbox.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    exec(block, {})

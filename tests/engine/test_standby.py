@@ -94,8 +94,8 @@ async def test_one_that_answers_is_not_displaced_and_the_other_is_told_so(engine
         signs = []
         with pytest.raises(Busy, match="all at work"), trio.fail_after(5):
             async with first.run(job()) as waiting:
-                async for item in waiting:
-                    signs.append(item)
+                while True:
+                    signs.append(await anext(waiting))
         assert signs
         assert all(isinstance(sign, Progress) for sign in signs)
         assert second.state is EngineState.READY

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from meshnode.engine import threads
@@ -86,7 +87,7 @@ class Looks:
 
 def test_a_core_that_is_taken_shows_within_two_looks_and_a_blip_does_not(monkeypatch):
     monkeypatch.setattr(threads, "cores", lambda: 2)
-    governor = Governor(os.getpid())
+    governor = Governor(os.getpid(), 2)
     governor._others = Looks(0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
     assert [governor.look(0.25) for _ in range(10)] == [2, 2, 2, 2, 2, 1, 1, 1, 2, 2]
 
@@ -95,14 +96,16 @@ def test_what_a_workers_children_compute_is_its_own():
     """As under bubblewrap, where the process that was started only waits for the one that computes."""
     spin = "import time; end = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}])"
+    computed_s, deadline = 0.0, time.monotonic() + 15  # a machine that does other things gives it little
     with subprocess.Popen([sys.executable, "-c", outer], start_new_session=True) as process:
-        time.sleep(0.3)
+        while len(threads._family(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
         others = Others(process.pid)
-        started = time.monotonic()
-        time.sleep(0.5)
-        _, own = others.look(time.monotonic() - started)
+        while computed_s < 0.2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            computed_s += others.look(1.0)[1]
         os.killpg(process.pid, 9)
-    assert own > 0.3
+    assert computed_s >= 0.2
 
 
 def test_looking_at_the_machine_never_fails():
@@ -110,3 +113,25 @@ def test_looking_at_the_machine_never_fails():
         taken, own = Others(process).look(1.0)
         assert taken >= 0.0
         assert own >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("busy_s", "computed_s", "waited_s", "others"),
+    [
+        (0.5, 0.25, 0.0, 1.0),  # nobody waits: the others take what they take
+        (0.5, 0.33, 0.17, 1.03),  # three threads on two cores: what two thirds of a core wants is a whole one
+        (0.5, 0.01, 0.40, 1.96),  # who hardly ran tells nothing by having waited
+        (0.5, 0.1, 5.0, 4.8),  # nor is a wait believed beyond bounds
+    ],
+)
+def test_what_others_want_shows_in_how_long_the_worker_waits(
+    monkeypatch, busy_s, computed_s, waited_s, others
+):
+    spent = iter([threads._Spent(0.0, 0.0), threads._Spent(computed_s, waited_s)])
+    busy = iter([0.0, busy_s])
+    monkeypatch.setattr(threads, "_spent", lambda _process: next(spent))
+    monkeypatch.setattr(threads, "_busy_s", lambda: next(busy))
+    monkeypatch.setattr(threads, "_family", lambda process_id: [psutil.Process()])
+    taken, own = Others(os.getpid()).look(0.25)
+    assert taken == pytest.approx(others, abs=0.01)
+    assert own == pytest.approx(computed_s / 0.25)

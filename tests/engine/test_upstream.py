@@ -348,9 +348,11 @@ async def test_a_server_that_cannot_be_used_says_why(name):
 async def test_a_server_that_is_not_there_says_so():
     async with fake_upstream() as fake:
         url = fake.url
-    fake.url = url
     async with living(fake) as engine:
-        assert (engine.state, "not running" in engine.detail) == (EngineState.FAILED, True)
+        assert engine.state is EngineState.FAILED
+        assert engine.detail == f"{url.removeprefix('http://')}: The upstream server is not running."
+        error = await failure(engine, make_job())
+        assert (type(error), error.message) == (EngineFailed, "The upstream server is not running.")
 
 
 async def test_only_allowed_models_are_offered():

@@ -76,6 +76,12 @@ def test_whatever_a_server_calls_its_models_can_be_advertised(ids, number):
         assert card.context <= CONTEXT_MAX
 
 
+def test_a_long_id_is_cut_to_what_an_ad_may_carry():
+    for model_id in ("x" * 500, f"{'x' * 100}:{'y' * 100}", f"{'x' * 100}-7b", "7b-" * 99):
+        (card,) = offers(Facts(id=model_id, parameters=10**13))
+        model_payload(model_ad(card))
+
+
 def test_ids_that_come_to_one_name_stay_apart():
     plain, quantised = offers(Facts(id="qwen3:8b"), Facts(id="qwen3:8b-q8_0"))
     assert (plain.name, quantised.name) == ("qwen3:8b", "qwen3:8b-q8_0")

@@ -26,7 +26,7 @@ params.model.path, params.port, params.n_ctx = sys.argv[1], int(sys.argv[2]), in
 params.model_alias = {sys.argv[4]}
 params.n_parallel, params.warmup, params.embedding = 1, False, "embeds" in sys.argv
 params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-params.cpuparams.n_threads = 2
+params.cpuparams.n_threads = 1  # two spin while one of them waits for a busy core
 server = xllamacpp.Server(params)
 signal.pause()
 """
@@ -58,7 +58,7 @@ def xllamacpp(model: Path, port: int, *more: str) -> list[str]:
 
 def llama_cpp_server(model: Path, port: int) -> list[str]:
     """llama-cpp-python's server, which runs one request at a time."""
-    options = {"model": model, "port": port, "n_ctx": CONTEXT, "n_threads": 2, "model_alias": MODEL}
+    options = {"model": model, "port": port, "n_ctx": CONTEXT, "n_threads": 1, "model_alias": MODEL}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "llama_cpp.server", *words, "--interrupt_requests", "false"]
 

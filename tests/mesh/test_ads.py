@@ -6,6 +6,7 @@ import pytest
 from meshnode.mesh import ads, keyspace, vitals
 from meshnode.mesh.vitals import FLOOR_S, REFRESH_S, Neighbour, Vitals, should_resign
 from meshnode.terms import ModelCard
+from meshnode.trust.weights import sign
 from meshwire.errors import LocalWireError, RemoteWireError
 from meshwire.limits import RECORD_MAX
 from meshwire.records import RecordType, read_record
@@ -24,6 +25,7 @@ CARD = ModelCard(
     slots=8,
     batch_gain=1.3,
     features=("token-ids",),
+    watts=12.5,
 )
 NODE_AD = ads.NodeAd(
     name="kitchen",
@@ -42,11 +44,47 @@ def published(actor: Actor, kind: RecordType, payload: dict[int, object]) -> byt
 def test_ads_survive_the_wire() -> None:
     ann = Actor(1)
     node = read_record(published(ann, RecordType.NODE, ads.node_payload(NODE_AD)))
-    model = read_record(published(ann, RecordType.MODEL, ads.model_payload(ads.model_ad(CARD, watts=12.5))))
+    model = read_record(published(ann, RecordType.MODEL, ads.model_payload(ads.model_ad(CARD))))
     assert ads.read_node_ad(node) == NODE_AD
     assert ads.read_model_ad(model).card == CARD
     assert ads.read_model_ad(model).watts == 12.5
     assert model.name == "smollm2:135m@Q4_1"
+
+
+def signed_by(actor: Actor, **changes: object) -> ModelCard:
+    """The card with the actor's statement about its weights, and then these fields changed."""
+    statement = sign(actor.signer, CARD.digest, 1_790_000_000_000)
+    facts = {"signer": statement.signer, "signed_at_ms": statement.signed_at_ms}
+    return msgspec.structs.replace(CARD, **facts, signature=statement.signature, **changes)
+
+
+def heard(actor: Actor, card: ModelCard) -> ModelCard:
+    """The card as others read it in the actor's ad."""
+    raw = published(actor, RecordType.MODEL, ads.model_payload(ads.model_ad(card)))
+    assert len(raw) <= RECORD_MAX
+    return ads.read_model_ad(read_record(raw)).card
+
+
+def test_who_signed_the_weights_is_told_to_others() -> None:
+    ann, bob = Actor(1), Actor(2)
+    assert heard(bob, signed_by(ann)) == signed_by(ann)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"digest": b"e" * 32},
+        {"signed_at_ms": 1},
+        {"signer": Actor(3).signer.public},
+        {"signature": b"s" * 64},
+        {"signature": b""},
+        {"signer": b""},
+    ],
+)
+def test_a_signer_who_did_not_sign_is_dropped(lie: dict[str, object]) -> None:
+    card = heard(Actor(2), msgspec.structs.replace(signed_by(Actor(1)), **lie))
+    assert (card.signer, card.signed_at_ms, card.signature) == (b"", 0, b"")
+    assert card.name == CARD.name
 
 
 def test_the_largest_ads_fit_a_record() -> None:

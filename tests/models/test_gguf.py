@@ -120,7 +120,7 @@ def test_a_long_header_is_refused_before_it_is_read(tmp_path, monkeypatch, make_
     monkeypatch.setattr("meshnode.models.gguf.HEADER_MAX_BYTES", 100)
     path = tmp_path / "model.gguf"
     path.write_bytes(make_gguf(facts=SHAPE))
-    with pytest.raises(ModelFileInvalid, match="header"):
+    with pytest.raises(ModelFileInvalid, match="has a header"):
         read_header(path)
 
 

@@ -66,7 +66,8 @@ async def test_what_nobody_went_on_with_is_removed_in_the_end(tmp_path):
             now = place.part.stat().st_mtime
             for path in (place.part, place.directory):
                 os.utime(path, (now - age, now - age))
-    async with place_for(tmp_path, "held", nobody), place_for(tmp_path, "other", nobody):
+    async with place_for(tmp_path, "held", nobody) as held, place_for(tmp_path, "other", nobody):
+        assert held.held() == 4
         left = sorted(path.name for path in (tmp_path / "incoming").iterdir() if path.is_dir())
     assert left == ["held", "new", "other"]
 

@@ -73,8 +73,10 @@ async def test_an_address_is_pulled_and_its_digest_recorded(web, data, store):
 
 async def test_a_signed_address_is_kept_without_its_signature(web, data, store):
     url = web.put(MODEL, data)
-    model = await pull(f"{url}?token=secret", store, blocking=in_thread)
+    with_password = url.replace("://", "://me:secret@")
+    model = await pull(f"{with_password}?token=secret", store, blocking=in_thread)
     assert model.source == url
+    assert web.requests(MODEL)[0]["Authorization"].startswith("Basic ")
     assert "secret" not in (store._root / "index.json").read_text()
 
 
@@ -119,7 +121,7 @@ async def test_a_file_that_changed_begins_anew(web, data, place):
     url = web.put(MODEL, data, cut=[300_000] + [300_000] * 5)
     with pytest.raises(DownloadFailed):
         await fetch(url, place)
-    newer = data[:-1] + b"\2"
+    newer = data[:100_000] + b"\2" * (len(data) - 100_000)
     web.put(MODEL, newer, etag='"two"')
     assert await fetch(url, place) == (newer, sha256(newer))
 
@@ -199,6 +201,7 @@ async def test_redirects_are_followed_but_not_for_ever_and_not_into_the_clear(we
     web.put("/loop", redirect="/loop")
     with pytest.raises(DownloadFailed, match="redirects"):
         await fetch(f"{web.url}/loop", place)
+    assert len(web.requests("/loop")) == 6
     with pytest.raises(DownloadFailed, match="without encryption"):
         await download(Wanted(url), place, in_thread, Meter(lambda _: None), QUICK)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshnode.routing.policy import Reason, parse_model, reject
@@ -31,6 +32,7 @@ def relayed(links: int) -> tuple[bytes, ...]:
         (Reason.TIER, {}, {"model": "smollm2:135m@q5"}),
         (Reason.CONTEXT, {}, {"counted_tokens": 4097}),
         (Reason.FEATURES, {}, {"features": ("tools",)}),
+        (Reason.SIGNER, {}, {"signed_by": ("61" * 32,)}),
         (Reason.PRIVACY, {"trust": Trust.MEMBER}, {}),
         (Reason.PRIVACY, {"trust": Trust.TRUSTED}, {"privacy": Privacy.SENSITIVE}),
         (Reason.PRIVACY, {"trust": Trust.HARDWARE}, {"privacy": Privacy.LOCAL}),
@@ -63,6 +65,14 @@ def test_each_filter_names_its_reason(reason: Reason, facts: dict[str, Any], wis
 )
 def test_the_privacy_class_decides_who_may_run_it(privacy: Privacy, trust: Trust, allowed: bool) -> None:
     assert (verdict(offer(1, trust=trust), privacy=privacy) is None) is allowed
+
+
+def test_one_of_the_keys_asked_for_must_have_signed_the_weights() -> None:
+    by_ann = msgspec.structs.replace(card(), signer=b"a" * 32)
+    assert verdict(offer(1, model=by_ann), signed_by=("62" * 32, "61" * 32)) is None
+    assert verdict(offer(1, model=by_ann), signed_by=("62" * 32,)) is Reason.SIGNER
+    assert verdict(offer(1, model=by_ann)) is None
+    assert verdict(offer(1), signed_by=("",)) is Reason.SIGNER
 
 
 def test_place_mesh_leaves_this_node_out() -> None:

@@ -4,11 +4,12 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
-from meshnode.errors import BadRequest, Busy, EngineFailed, MeshError, ModelNotFound
+from meshnode.errors import BadRequest, Busy, EngineFailed, MeshError, ModelNotFound, NoCandidate
 from meshnode.serve.choose import NEWS_S, Chooser
 from meshnode.serve.local import QUEUE_PER_SLOT, Bench
 from meshnode.serve.scopes import Scopes
@@ -160,3 +161,15 @@ async def test_weights_that_no_engine_runs_any_more() -> None:
 async def hold(bench: Bench, digest: bytes, held: Job) -> None:
     async with bench.run(digest, held, OWN):
         await trio.sleep_forever()
+
+
+async def test_a_node_that_cannot_do_what_a_job_uses_is_not_chosen() -> None:
+    stage = Stage()
+    stage.engine = ScriptedEngine(scripted_card(features=()))
+    stage.bench = Bench((stage.engine,), Scopes(b"test"))
+    stage.choose = Chooser(OWN, stage.bench, random.Random(1), list, dict, stage.look_up)
+    async with stage.running():
+        await trio.sleep(0.1)
+        assert await stage.choose(job())
+        with pytest.raises(NoCandidate, match="lacks a feature"):
+            await stage.choose(msgspec.structs.replace(job(), inputs=("text",)))

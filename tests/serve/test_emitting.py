@@ -22,7 +22,7 @@ from meshnode.terms import (
 from meshwire import messages
 from meshwire.codec import decode_inner, encode_inner
 from meshwire.errors import RemoteWireError
-from meshwire.limits import ANSWER_TOKENS, CHUNK_TOKENS, VECTOR_MAX
+from meshwire.limits import ANSWER_TOKENS, ARRAY_MAX, CHUNK_TOKENS, VECTOR_MAX
 
 TOP = tuple(Likelihood(b" token%d" % n, -float(n)) for n in range(20))
 
@@ -96,10 +96,7 @@ def part(first_index: int, count: int, *, more: bool = True) -> messages.Chunk:
         [messages.Progress(1, 2)],
         [part(3, 1)],
         [part(1, 1)],
-        [
-            part(2, CHUNK_TOKENS) if at == 2 else part(at, CHUNK_TOKENS)
-            for at in range(2, ANSWER_TOKENS, CHUNK_TOKENS)
-        ],
+        [part(at, ARRAY_MAX) for at in range(2, ANSWER_TOKENS + ARRAY_MAX, ARRAY_MAX)],
         [part(2, 0) for _ in range(ANSWER_TOKENS)],
     ],
     ids=["an end", "progress", "a gap", "a part twice", "too many tokens", "too many parts"],

@@ -232,7 +232,7 @@ async def test_an_ask_that_does_not_come_is_given_up(stage: Stage) -> None:
 
 
 async def test_a_defect_of_an_engine_costs_one_ask(stage: Stage) -> None:
-    def broken(_job: Job) -> Any:
+    def broken(_job: Job, _scope: bytes) -> Any:
         raise KeyError("a defect")
 
     stage.engine.run = broken  # type: ignore[method-assign]

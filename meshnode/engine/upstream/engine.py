@@ -7,6 +7,7 @@ of that is a state or one error here. What it cannot do is go on with an answer 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -59,6 +60,7 @@ class UpstreamEngine:
                 f"There is no quant {upstream.quant!r}.", hint="Such as Q4_K_M.", param="upstreams"
             )
         self.upstream = upstream
+        self._label = upstream.name or urlsplit(upstream.url).netloc
         self._client = Client(upstream.url, read_key(upstream, env), runs=upstream.slots, silence_s=silence_s)
         self._silence_s, self._look_every_s = silence_s, look_every_s
         self._state, self._detail = EngineState.LOADING, "asking the upstream server for its models"
@@ -82,8 +84,9 @@ class UpstreamEngine:
 
     @property
     def detail(self) -> str:
-        """Why it does not serve."""
-        return self._detail
+        """Why it does not serve, and which of several servers that is."""
+        failed = self._state is EngineState.FAILED
+        return f"{self._label}: {self._detail}" if failed else self._detail
 
     @property
     def posture(self) -> Posture:
@@ -176,7 +179,7 @@ class UpstreamEngine:
         if (state, detail) == (self._state, self._detail) and state is not EngineState.READY:
             return
         if state is not self._state:
-            _log.info("upstream", name=self.upstream.name, state=state, why=detail)
+            _log.info("upstream", server=self._label, state=state, why=detail)
         self._state, self._detail = state, detail
         for on_change in self._watchers:
             on_change()
@@ -192,10 +195,15 @@ class UpstreamEngine:
         if len(self._runs) >= self.upstream.slots + QUEUE_RUNS:
             raise Busy("The queue for the upstream server is full.", retry_after_s=PAUSE_FIRST_S)
         wanted = parse_model(job.wish.model)
-        for offer in self._offers:
-            if wanted.fits(offer.card):
-                return offer
-        raise ModelNotFound(f"The upstream server does not offer {job.wish.model!r}.", param="model")
+        fitting = [offer for offer in self._offers if wanted.fits(offer.card)]
+        if not fitting:
+            raise ModelNotFound(f"The upstream server does not offer {job.wish.model!r}.", param="model")
+        able = [offer for offer in fitting if job.inputs or not offer.only_embeds]
+        if not able:
+            raise ModelNotFound(
+                f"The model {fitting[0].card.name} embeds texts, and nothing else.", param="model"
+            )
+        return able[0]
 
     def _join(self, run: UpstreamRun) -> None:
         self._runs.append(run)

@@ -18,10 +18,10 @@ from meshnode.engine.worker.confinement import confine
 from meshnode.engine.worker.frames import (
     AnyCommand,
     Broken,
+    Confined,
     Event,
     FrameError,
     FrameReader,
-    Loading,
     Open,
     pack,
     read_command,
@@ -129,8 +129,8 @@ def _serve(pipes: Pipes) -> int:
             f"llama-cpp-python is installed but cannot be used: {error}", hint=REBUILD
         ) from error
 
-    pipes.emit([Loading(0.0)])  # confined, and able to go on: from here on the model is what may be wrong
-    loop = open_loop(first, posture, pipes.commands, pipes.emit)
+    pipes.emit([Confined(posture)])  # and able to go on: from here on the model is what may be wrong
+    loop = open_loop(first, pipes.commands, pipes.emit)
     pipes.foresee = loop.foresee
     loop.run()
     return 0

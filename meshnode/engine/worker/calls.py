@@ -153,7 +153,7 @@ def _named(value: Any) -> tuple[str, str] | None:
     if isinstance(value.get("function"), dict):
         value = value["function"]
     name = next((value[key] for key in NAMES if isinstance(value.get(key), str)), "")
-    arguments = next((value[key] for key in ARGUMENTS if key in value), {})
+    arguments: Any = next((value[key] for key in ARGUMENTS if key in value), {})
     if isinstance(arguments, str):
         return (name, arguments) if NAME.fullmatch(name) and arguments[:1] == "{" else None
     if not NAME.fullmatch(name) or not isinstance(arguments, dict):

@@ -77,6 +77,14 @@ class Event(msgspec.Struct, frozen=True, tag=True):
     """What a worker says to its node."""
 
 
+class Confined(Event, frozen=True):
+    """What the worker found when it tried to break out, before it opened the model: what it says of that
+    later could be the model's word.
+    """
+
+    posture: Posture
+
+
 class Loading(Event, frozen=True):
     """How much of the model is read, 0 to 1."""
 
@@ -84,10 +92,7 @@ class Loading(Event, frozen=True):
 
 
 class Ready(Event, frozen=True, kw_only=True):
-    """The model runs. Speeds are measured just now, in tokens per second; `file_type` is GGUF's number.
-
-    `posture` is what the worker found when it tried to break out.
-    """
+    """The model runs. Speeds are measured just now, in tokens per second; `file_type` is GGUF's number."""
 
     metadata: dict[str, str]
     file_type: int
@@ -99,7 +104,6 @@ class Ready(Event, frozen=True, kw_only=True):
     prompt_tps: float
     generate_tps: float
     batch_gain: float
-    posture: Posture = Posture()
     features: tuple[str, ...] = ()
 
 
@@ -188,7 +192,8 @@ class Inspected(Event, frozen=True, kw_only=True):
 
 AnyCommand = Open | Run | Cancel | Threads | Inspect
 AnyEvent = (
-    Loading
+    Confined
+    | Loading
     | Ready
     | Broken
     | Started

@@ -11,7 +11,7 @@ Strings and arrays that the schema leaves open are bounded, since a small model 
 import json
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from meshnode.engine.worker import pattern, ranges
 from meshnode.engine.worker.merging import disjoint, merge
@@ -133,7 +133,7 @@ class _Writer:
             return self._any_of(schema, heads)
         return self._typed(schema)
 
-    def _refuse(self, keyword: str, why: str) -> Any:
+    def _refuse(self, keyword: str, why: str) -> NoReturn:
         refuse(keyword, why, self._param)
 
     def _rule(self, text: str, shortest: int, heads: int = 1) -> Shape:
@@ -165,7 +165,7 @@ class _Writer:
         if isinstance(schema, bool):
             return {} if schema else self._refuse("false", "allows nothing")
         if "$ref" not in schema:
-            return schema
+            return dict(schema)
         reference = str(schema["$ref"])
         if reference in heads:
             self._refuse("$ref", f"{reference[:100]} refers to itself")
@@ -245,7 +245,7 @@ class _Writer:
         try:
             inside = pattern.to_gbnf(source)
         except pattern.PatternError as error:
-            return self._refuse("pattern", str(error))  # type: ignore[no-any-return]
+            self._refuse("pattern", str(error))
         return self._rule(rf'"\"" {inside} "\""', 2 + len(source))
 
     def _integer(self, schema: Schema) -> Shape:
@@ -271,7 +271,7 @@ class _Writer:
             keyword = next(
                 k for k in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum") if k in schema
             )
-            return self._refuse(keyword, str(error))  # type: ignore[no-any-return]
+            self._refuse(keyword, str(error))
 
     def _array(self, schema: Schema) -> Shape:
         first = [self.visit(item, frozenset()) for item in schema.get("prefixItems", ())]

@@ -55,7 +55,8 @@ class Held:
         kept = found.copy()
         apply(self._grammar, kept)
         kept = kept[np.isfinite(kept["logit"])]
-        return kept[[self._model.ends(token) or self._spells(token) for token in kept["id"].tolist()]]
+        shown = [self._model.ends(token) or self._spells(token) for token in kept["id"].tolist()]
+        return np.asarray(kept[shown])
 
     def allows(self, token: int) -> bool:
         """Whether this one may."""

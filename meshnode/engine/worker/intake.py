@@ -21,21 +21,6 @@ def take_in(run: Run, model: Model, template: Template) -> Sequence:
     return Sequence(run, prompt, min(asked or room, room), model, template.style)
 
 
-def count_inputs(run: Run, model: Model) -> list[list[int]]:
-    """The tokens of every text that a vector is wanted for. Raises BadRequest, ContextExceeded."""
-    counted = [model.tokens(text) for text in run.job.inputs]
-    for tokens in counted:
-        if not tokens:
-            raise BadRequest("a text to embed is empty", param="input")
-        if len(tokens) > model.context:
-            raise ContextExceeded(
-                f"a text to embed is {len(tokens)} tokens; the model's context is {model.context} tokens",
-                hint="Cut the text into shorter ones.",
-                param="input",
-            )
-    return counted
-
-
 def _check_resume(run: Run, model: Model) -> None:
     if any(token >= model.vocabulary for token in run.job.resume):
         raise BadRequest(

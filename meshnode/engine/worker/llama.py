@@ -52,10 +52,11 @@ class Model:
         c.llama_backend_init()
         self._model = _load(path, on_progress)
         self.slots = slots
-        self.sequences = slots + IDLE_SEQUENCES
         self.whole_only = bool(
             c.llama_model_is_recurrent(self._model) or c.llama_model_is_hybrid(self._model)
         )
+        # A state takes its memory whether it is used or not.
+        self.sequences = slots if self.whole_only else slots + IDLE_SEQUENCES
         self._window = int(c.llama_model_n_swa(self._model))
         self.context = _fitting_context(c.llama_model_n_ctx_train(self._model), context)
         self._context = self._open_context(threads)
@@ -174,7 +175,7 @@ class Model:
         if not self._window:
             return True
         first = c.llama_memory_seq_pos_min(self._memory, sequence)
-        return bool(0 <= first <= max(0, length - self._window))
+        return bool(0 <= first <= max(0, length - self._window + 1))
 
     def occupied(self) -> int:
         """How many sequences have anything in the cache, by llama.cpp's own word."""

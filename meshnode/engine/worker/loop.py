@@ -29,7 +29,7 @@ from meshnode.engine.worker.frames import (
     Threads,
     Written,
 )
-from meshnode.engine.worker.intake import count_inputs, take_in
+from meshnode.engine.worker.intake import take_in
 from meshnode.engine.worker.llama import ABORTED, CHUNK_TOKENS, Batch, Model
 from meshnode.engine.worker.measure import Pace
 from meshnode.engine.worker.prefix import common_length
@@ -55,10 +55,10 @@ class Loop:
         model: Model,
         template: Template,
         *,
+        embedder: Embeds,
         pace: Pace,
         commands: Callable[[bool], Iterable[AnyCommand]],
         emit: Callable[[Items[Event]], None],
-        embedder: Embeds | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
@@ -122,7 +122,7 @@ class Loop:
     def _take(self, run: Run) -> None:
         try:
             if run.job.inputs:
-                texts = count_inputs(run, self._model)
+                texts = [self._model.tokens(text) for text in run.job.inputs]
                 self._vectors.add(run.number, texts)
                 self._events.append(Started(run.number, sum(map(len, texts))))
                 return

@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from meshnode.engine.worker.embedding import Embedder
 from meshnode.engine.worker.frames import AnyCommand, Event, Loading, Open, Ready
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.loop import Loop
 from meshnode.engine.worker.measure import Pace, Speed, measure
 from meshnode.engine.worker.template import Template
-from meshnode.terms import Posture
+from meshnode.terms import Feature
 
 PROGRESS_STEP = 0.05  # of the whole; llama.cpp reports hundreds of steps
 
 Emit = Callable[[Sequence[Event]], None]
 
 
-def open_loop(
-    opening: Open, posture: Posture, commands: Callable[[bool], Iterable[AnyCommand]], emit: Emit
-) -> Loop:
-    """Load, measure, report Ready with the posture. Raises EngineFailed when the model cannot be run."""
+def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], emit: Emit) -> Loop:
+    """Load, measure, report Ready. Raises EngineFailed when the model cannot be run."""
     model = Model(
         opening.path,
         slots=opening.slots,
@@ -27,8 +26,9 @@ def open_loop(
     )
     template = Template(model.template(), bos=model.special_text("bos"), eos=model.special_text("eos"))
     speed = measure(model)
-    emit([_facts(model, speed, opening.threads, posture)])
-    return Loop(model, template, pace=Pace(speed, model.slots), commands=commands, emit=emit)
+    emit([_facts(model, speed, opening.threads)])
+    pace, embedder = Pace(speed, model.slots), Embedder(model)
+    return Loop(model, template, embedder=embedder, pace=pace, commands=commands, emit=emit)
 
 
 class _Progress:
@@ -44,7 +44,7 @@ class _Progress:
             self._emit([Loading(done)])
 
 
-def _facts(model: Model, speed: Speed, threads: int, posture: Posture) -> Ready:
+def _facts(model: Model, speed: Speed, threads: int) -> Ready:
     metadata = model.metadata()
     return Ready(
         metadata=metadata,
@@ -57,5 +57,5 @@ def _facts(model: Model, speed: Speed, threads: int, posture: Posture) -> Ready:
         prompt_tps=speed.prompt_tps,
         generate_tps=speed.generate_tps,
         batch_gain=speed.batch_gain,
-        posture=posture,
+        features=tuple(Feature),  # llama.cpp can do all of it with any model
     )

@@ -61,9 +61,10 @@ class Sampler:
         return token
 
     def replay(self, tokens: Sequence[int]) -> None:
-        """Remember tokens that were written elsewhere as if they had been drawn here. Raises BadRequest."""
-        if any(token >= self._model.vocabulary for token in tokens):
-            raise BadRequest("a token to resume from is not in the model's vocabulary", param="resume")
+        """Remember tokens that were written elsewhere as if they had been drawn here.
+
+        Tokens of this model's vocabulary only. Raises BadRequest for those that break the schema.
+        """
         for token in tokens:
             c.llama_sampler_accept(self._chain, token)
             if self._held is None:
@@ -108,9 +109,8 @@ class Sampler:
         token = self._pick(candidates(np.arange(len(logits)), logits))
         if token is not None and held.allows(token):
             return token
-        likeliest = np.argpartition(-logits, LIKELIEST)[:LIKELIEST] if len(logits) > LIKELIEST else []
-        for ids in (np.sort(likeliest), np.arange(len(logits))):
-            token = self._pick(held.among(candidates(ids, logits[ids.astype(int)])))
+        for ids in (_likeliest(logits), np.arange(len(logits))):
+            token = self._pick(held.among(candidates(ids, logits[ids])))
             if token is not None:
                 return token
         raise EngineFailed("the model's vocabulary cannot write what the schema asks for")
@@ -201,6 +201,12 @@ def _biases(wanted: Sequence[Bias], vocabulary: int) -> Any:
     for place, bias in enumerate(wanted):
         array[place] = (bias.token, float("-inf") if bias.value <= -100 else bias.value)
     return array
+
+
+def _likeliest(logits: Any) -> Any:
+    """Which tokens are asked about first, in order of their numbers."""
+    count = min(LIKELIEST, len(logits))
+    return np.sort(np.argpartition(-logits, count - 1)[:count])
 
 
 def _urgent_at(limit: int, shortest: int) -> int:

@@ -85,9 +85,9 @@ class Template:
     def _ways(self, job: Job) -> list[Callable[[], str]]:
         """How the job can be put, the best first."""
         with_tools = bool(job.tools) or any(turn.tool_calls or turn.role == "tool" for turn in job.turns)
+        ids = MISTRAL_ID_CHARS if self.style is Style.MISTRAL else ID_CHARS
         ways: list[Callable[[], str]] = []
         if not with_tools or self._knows_tools:
-            ids = MISTRAL_ID_CHARS if self.style is Style.MISTRAL else ID_CHARS
             ways.append(lambda: self._gather(messages(job, id_chars=ids), tools(job)))
         if with_tools and self._knows_tools:
             ways.append(lambda: self._gather(messages(job, text_arguments=True, id_chars=ids), tools(job)))

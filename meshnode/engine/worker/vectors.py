@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from meshnode.engine.worker.frames import Embedded, Ended, Event
-from meshnode.errors import BadRequest
 from meshnode.terms import FinishReason
 
 
@@ -27,7 +26,7 @@ class _Texts:
 class Vectors:
     """The embedding jobs of one model, the oldest first."""
 
-    def __init__(self, embedder: Embeds | None) -> None:
+    def __init__(self, embedder: Embeds) -> None:
         self._embedder = embedder
         self._waiting: deque[_Texts] = deque()
 
@@ -40,9 +39,7 @@ class Vectors:
         return self._waiting[0].number
 
     def add(self, number: int, tokens: list[list[int]]) -> None:
-        """A run of texts that are counted and fit. Raises BadRequest when the model makes no vectors."""
-        if self._embedder is None:
-            raise BadRequest("this model makes no vectors", param="model")
+        """A run with these texts."""
         self._waiting.append(_Texts(number, tokens))
 
     def cancel(self, number: int) -> None:
@@ -51,7 +48,6 @@ class Vectors:
 
     def step(self) -> list[Event]:
         """Embed one text, after which the next job has its turn. Raises MeshError."""
-        assert self._embedder is not None
         texts = self._waiting[0]
         values = self._embedder.embed(texts.tokens[texts.done])
         events: list[Event] = [Embedded(texts.number, texts.done, values)]

@@ -5,7 +5,6 @@ The bare loop has no text, no pipe, no limits and no other duties: what it takes
 As a script this file is the bare loop.
 """
 
-import ctypes
 import json
 import os
 import subprocess
@@ -93,7 +92,8 @@ class Bare:
 
     def repeat(self, counts: Counts) -> float:
         """Seconds for as many prompt and answer tokens as these."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         print(json.dumps(counts), file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
 
