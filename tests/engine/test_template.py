@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("jinja2", reason="templates need jinja2")
 
 from meshnode.engine.worker.calls import Style
-from meshnode.engine.worker.template import Template
+from meshnode.engine.worker.template import CHATML, Template, usual_form
 from meshnode.errors import BadRequest
 from meshnode.terms import Job, Tool, ToolCall, Turn, Wish
 
@@ -50,10 +50,22 @@ def job(turns=TURNS, **more):
     return Job(id="job", wish=Wish(), turns=turns, **more)
 
 
-def test_without_a_template_turns_become_chatml():
-    assert Template("").render(job()) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    )
+@pytest.mark.parametrize(
+    ("marks", "prompt"),
+    [
+        (
+            {"<|im_start|>"},
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            {"<start_of_turn>"},
+            "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\n",
+        ),
+        (set(), "<bos>system: Be brief.\n\nuser: Hi\n\nassistant:"),
+    ],
+)
+def test_without_a_template_turns_take_the_form_that_the_vocabulary_knows(marks, prompt):
+    assert Template(usual_form(marks.__contains__), bos="<bos>").render(job()) == prompt
 
 
 def test_special_tokens_and_names_are_there_and_developer_is_system():
@@ -114,7 +126,7 @@ def test_mistral_gets_ids_of_nine_characters():
 
 
 def test_a_template_without_tools_describes_them_in_the_systems_words():
-    shown = Template("").render(job((*TURNS[:1], *ASKED), tools=(WEATHER,), tool_choice="required"))
+    shown = Template(CHATML).render(job((*TURNS[:1], *ASKED), tools=(WEATHER,), tool_choice="required"))
     system, user, assistant, response = shown.split("<|im_end|>\n")[:4]
     assert system.startswith("<|im_start|>system\nBe brief.\n\nYou can call functions.")
     assert '"name": "get_weather"' in system

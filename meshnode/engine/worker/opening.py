@@ -7,7 +7,8 @@ from meshnode.engine.worker.frames import AnyCommand, Event, Loading, Open, Read
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.loop import Loop
 from meshnode.engine.worker.measure import Pace, Speed, measure
-from meshnode.engine.worker.template import Template
+from meshnode.engine.worker.template import Template, usual_form
+from meshnode.engine.worker.vocabulary import plain_tokens
 from meshnode.terms import Feature
 
 PROGRESS_STEP = 0.05  # of the whole; llama.cpp reports hundreds of steps
@@ -24,7 +25,8 @@ def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], e
         threads=opening.threads,
         on_progress=_Progress(emit),
     )
-    template = Template(model.template(), bos=model.special_text("bos"), eos=model.special_text("eos"))
+    source = model.template() or usual_form(lambda mark: len(plain_tokens(model, mark, special=True)) == 1)
+    template = Template(source, bos=model.special_text("bos"), eos=model.special_text("eos"))
     speed = measure(model)
     emit([_facts(model, speed, opening.threads)])
     pace, embedder = Pace(speed, model.slots), Embedder(model)

@@ -22,12 +22,24 @@ RENDER_MAX_S = 2.0
 ID_CHARS = 64
 KNOWS_TOOLS = re.compile(r"\btools\b")
 
-# For the few models whose file carries no template: the form that most of them were trained on.
+# For the few models whose file carries no template: the form whose mark is in their vocabulary.
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ raise_exception('there is no role for a system') }}{% endif %}"
+    "{% set role = 'model' if message.role == 'assistant' else 'user' %}"
+    "{{ '<start_of_turn>' + role + '\n' + message.content + '<end_of_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+PLAIN = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role + ': ' + message.content + '\n\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+FORMS = {"<|im_start|>": CHATML, "<start_of_turn>": GEMMA}
 
 BROKEN = (
     jinja2.TemplateError,
@@ -39,6 +51,11 @@ BROKEN = (
     TypeError,
     ValueError,
 )
+
+
+def usual_form(is_token: Callable[[str], bool]) -> str:
+    """The template for a model whose file has none, told by which marks are single tokens of its vocabulary."""
+    return next((form for mark, form in FORMS.items() if is_token(mark)), PLAIN)
 
 
 class Template:
@@ -54,7 +71,7 @@ class Template:
         self.style = style_of(source) if self._knows_tools else Style.HERMES
         try:
             with time_bound(RENDER_MAX_S):
-                self._template = Sandbox(bos_token=bos, eos_token=eos).from_string(source or CHATML)
+                self._template = Sandbox(bos_token=bos, eos_token=eos).from_string(source or PLAIN)
         except TooLongError:
             raise EngineFailed("the model's chat template takes too long to read") from None
         except (*BROKEN, SyntaxError) as error:
