@@ -1,7 +1,6 @@
 """Starting, joining and stopping at the command line, with the times that are promised."""
 
 import fcntl
-import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,16 +13,14 @@ import trio
 from meshnode.testing.processes import NodeProcess, node_process
 from tests.e2e.world import (
     HANG_S,
-    MARK,
+    all_gone,
     completion,
+    family,
     free_port,
-    gone,
     has_model,
-    marked,
     streamed,
     surroundings,
     taken_port,
-    worker_of,
 )
 
 HEALTHY_WITHIN_S = 2.0
@@ -88,24 +85,21 @@ async def test_from_join_to_the_first_token_of_a_peer_in_five_seconds(model_file
 @pytest.mark.model
 @pytest.mark.parametrize("when", ["while it loads", "when it is ready", "while it answers"])
 async def test_ctrl_c_ends_a_node_and_all_it_started(model_file: Path, tmp_path: Path, when: str):
-    mark = os.urandom(8).hex()
-    async with (
-        node_process(tmp_path, env=surroundings(**{MARK: mark})) as node,
-        trio.open_nursery() as nursery,
-    ):
+    async with node_process(tmp_path, env=surroundings()) as node, trio.open_nursery() as nursery:
         with trio.fail_after(HANG_S):
             url = await node.api_url()
-            while len(marked(mark)) < 2:  # the node and its worker
+            while len(started := family(node)) < 2:  # the node and its worker
                 await trio.sleep(0.02)
             if when != "while it loads":
                 await node.until_ready()
             left: list = []
             if when == "while it answers":
                 await nursery.start(listen, url, left)
+            started = family(node)
         node.process.send_signal(signal.SIGINT)
         with trio.fail_after(STOPPED_WITHIN_S):
             assert await node.process.wait() == 0
-    assert marked(mark) == []
+        await all_gone(started, 1.0)
     if when == "while it answers":
         assert left[-1].keys() == {"error"}
 
@@ -121,12 +115,11 @@ async def listen(url: str, left: list, task_status=trio.TASK_STATUS_IGNORED) -> 
 
 @pytest.mark.model
 async def test_a_node_that_is_killed_leaves_no_worker(model_file: Path, tmp_path: Path):
-    mark = os.urandom(8).hex()
-    async with with_model(tmp_path, **{MARK: mark}) as node:
-        worker = worker_of(node)
+    async with with_model(tmp_path) as node:
+        started = family(node)
+        assert len(started) > 1
         node.kill()
-        await gone(worker, STOPPED_WITHIN_S)
-    assert marked(mark) == []
+        await all_gone(started, STOPPED_WITHIN_S)
 
 
 @pytest.mark.model

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,18 @@ def marked(mark: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def family(node: NodeProcess) -> list[psutil.Process]:
+    """A node's process and all that it has started, whatever their environment: a sandbox clears it."""
+    process = psutil.Process(node.process.pid)
+    return [process, *process.children(recursive=True)]
+
+
+async def all_gone(processes: Iterable[psutil.Process], within_s: float) -> None:
+    """Wait for the end of all of them."""
+    for process in processes:
+        await gone(process, within_s)
 
 
 def worker_of(node: NodeProcess) -> psutil.Process:

@@ -15,8 +15,8 @@ from meshnode.engine.worker.frames import Ended, Refused, Run, Written
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.loop import Loop
 from meshnode.engine.worker.measure import Pace, Speed
+from meshnode.engine.worker.opening import template_of
 from meshnode.engine.worker.schema import fault
-from meshnode.engine.worker.template import Template
 from meshnode.terms import FinishReason, Job, Output, Sampling, Turn, Wish
 
 CASES = json.loads((Path(__file__).parent / "schemas.json").read_text(encoding="utf-8"))["held"]
@@ -28,9 +28,7 @@ class Worker:
 
     def __init__(self, path, *, slots=8, context=8192):
         self.model = Model(str(path), slots=slots, context=context, threads=1, on_progress=lambda done: None)
-        template = Template(
-            self.model.template(), bos=self.model.special_text("bos"), eos=self.model.special_text("eos")
-        )
+        template = template_of(self.model)
         self.commands, self.events = [], []
         pace = Pace(Speed(100.0, 100.0, 1.0), slots)
         self.loop = Loop(

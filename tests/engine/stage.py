@@ -5,7 +5,7 @@ from meshnode.engine.worker.frames import Ended, Inspect, Inspected, Refused, Ru
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.loop import Loop
 from meshnode.engine.worker.measure import Pace, Speed
-from meshnode.engine.worker.template import Template
+from meshnode.engine.worker.opening import template_of
 from meshnode.terms import Job, Sampling, Turn, Wish
 
 SPEED = Speed(1000.0, 100.0, 2.0)
@@ -68,7 +68,7 @@ class RealStage(Stage):
 
     def __init__(self, path, *, slots=4, context=2048):
         model = Model(str(path), slots=slots, context=context, threads=1, on_progress=lambda _done: None)
-        template = Template(model.template(), bos=model.special_text("bos"), eos=model.special_text("eos"))
+        template = template_of(model)
         super().__init__(model, template, embedder=Embedder(model))
         self.computed = 0
         self._decode, model.decode = model.decode, self._counted

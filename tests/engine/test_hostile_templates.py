@@ -108,6 +108,8 @@ def _peak_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+# What Python drops where an alarm rings inside a finalizer; it rings again.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "loop",
     [

@@ -25,12 +25,17 @@ def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], e
         threads=opening.threads,
         on_progress=_Progress(emit),
     )
-    source = model.template() or usual_form(lambda mark: len(plain_tokens(model, mark, special=True)) == 1)
-    template = Template(source, bos=model.special_text("bos"), eos=model.special_text("eos"))
+    template = template_of(model)
     speed = measure(model)
     emit([_facts(model, speed, opening.threads)])
     pace, embedder = Pace(speed, model.slots), Embedder(model)
     return Loop(model, template, embedder=embedder, pace=pace, commands=commands, emit=emit)
+
+
+def template_of(model: Model) -> Template:
+    """The file's own chat template, or the usual one for its vocabulary. EngineFailed for an unusable one."""
+    source = model.template() or usual_form(lambda mark: len(plain_tokens(model, mark, special=True)) == 1)
+    return Template(source, bos=model.special_text("bos"), eos=model.special_text("eos"))
 
 
 class _Progress:
