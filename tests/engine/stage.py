@@ -8,19 +8,19 @@ from meshnode.engine.worker.measure import Pace, Speed
 from meshnode.engine.worker.opening import template_of
 from meshnode.terms import Job, Sampling, Turn, Wish
 
-SPEED = Speed(1000.0, 100.0, 2.0)
+SPEED = Speed(128.0, 100.0, 2.0)
 
 
 class Stage:
     """Drives a loop by hand, turn after turn."""
 
-    def __init__(self, model, template, **parts):
+    def __init__(self, model, template, *, speed=SPEED, **parts):
         self.model = model
         self.commands, self.events = [], []
         self.loop = Loop(
             model,
             template,
-            pace=Pace(SPEED, model.slots),
+            pace=Pace(speed, model.slots),
             commands=self._take,
             emit=self.events.extend,
             **parts,

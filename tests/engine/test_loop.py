@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("llama_cpp", reason="the loop's module needs llama-cpp-python")
 
 from meshnode.engine.worker import loop as loop_module
+from meshnode.engine.worker import measure as measure_module
 from meshnode.engine.worker import sequence as sequence_module
 from meshnode.engine.worker.frames import (
     Alive,
@@ -18,15 +19,17 @@ from meshnode.engine.worker.frames import (
     Threads,
 )
 from meshnode.engine.worker.loop import DecodeError
+from meshnode.engine.worker.measure import Speed
 from meshnode.errors import ContextExceeded, EngineFailed
 from meshnode.terms import FinishReason
 from tests.engine.fake_model import FakeModel, FakeSampler, FakeTemplate
+from tests.engine.stage import SPEED
 from tests.engine.stage import Stage as AnyStage
 
 
 class Stage(AnyStage):
-    def __init__(self, *, clock=lambda: 0.0, embedder=None, **model):
-        super().__init__(FakeModel(**model), FakeTemplate(), clock=clock, embedder=embedder)
+    def __init__(self, *, clock=lambda: 0.0, embedder=None, speed=SPEED, **model):
+        super().__init__(FakeModel(**model), FakeTemplate(), clock=clock, embedder=embedder, speed=speed)
 
     def run(self, number, prompt=5, **parts):
         self.ask(number, " ".join(["7"] * prompt), **parts)
@@ -43,6 +46,7 @@ def counting(tokens, first=1):
 def _fake_sampler(monkeypatch):
     FakeSampler.live = 0
     monkeypatch.setattr(sequence_module, "Sampler", FakeSampler)
+    monkeypatch.setattr(measure_module, "ALONE_TOKENS", loop_module.CHUNK_TOKENS)  # the clock stands still
 
 
 def test_more_runs_than_slots_all_finish_and_nothing_is_left():
@@ -66,6 +70,15 @@ def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
     between = stage.events[stage.events.index(steps[0]) : stage.events.index(steps[-1])]
     assert sum(event in between for event in stage.written(1)) == 3
     assert max(stage.model.sizes) <= loop_module.CHUNK_TOKENS + stage.model.slots
+
+
+@pytest.mark.parametrize(("prompt_tps", "size"), [(50.0, 128), (300.0, 300), (9000.0, 512)])
+def test_prompts_that_no_answer_waits_for_are_read_a_second_at_a_time(monkeypatch, prompt_tps, size):
+    monkeypatch.setattr(measure_module, "ALONE_TOKENS", 512)
+    stage = Stage(speed=Speed(prompt_tps, 100.0, 2.0), cells=5000)
+    stage.run(1, prompt=900, max_tokens=3)
+    stage.loop.turn()
+    assert stage.model.sizes == [size]
 
 
 def first_written(stage):
@@ -320,7 +333,9 @@ def test_speeds_follow_real_work_and_are_told_when_they_moved():
     told = [event for event in stage.events if isinstance(event, Measured)]
     assert told
     assert told[-1].generate_tps < 20
-    assert told[-1].prompt_tps == 1000
+    assert told[-1].prompt_tps == SPEED.prompt_tps
     stage.run(2, prompt=900, max_tokens=1)
     stage.until_ended(2)
-    assert [event for event in stage.events if isinstance(event, Measured)][-1].prompt_tps < 900
+    assert [event for event in stage.events if isinstance(event, Measured)][
+        -1
+    ].prompt_tps > SPEED.prompt_tps * 1.1

@@ -14,6 +14,7 @@ from meshnode.errors import EngineFailed
 
 CONTEXT_AUTO_MAX = 8192  # tokens, when nobody says how many; the cache is allocated at once
 CHUNK_TOKENS = 128  # of prompts, in one step: how long anybody's next token may have to wait for them
+ALONE_TOKENS = 512  # of prompts, in a step that no answer waits for
 IDLE_SEQUENCES = 16  # beside one for each slot; measured: 64 cost neither memory nor speed
 ABORTED = 2  # what `decode` says when it was interrupted
 METADATA_MAX_CHARS = 200  # of one value; longer ones, token lists above all, are of no use here
@@ -64,7 +65,7 @@ class Model:
         self._memory = c.llama_get_memory(self._context)
         self._vocab = c.llama_model_get_vocab(self._model)
         self.vocabulary = int(c.llama_vocab_n_tokens(self._vocab))
-        self._batch = Batch(CHUNK_TOKENS + slots)
+        self._batch = Batch(ALONE_TOKENS + slots)
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
         self._interrupt = ctypes.create_string_buffer(2)
@@ -189,7 +190,7 @@ class Model:
     def _open_context(self, threads: int) -> object:
         params = c.llama_context_default_params()
         params.n_ctx = self.context
-        params.n_batch = params.n_ubatch = CHUNK_TOKENS + self.slots
+        params.n_batch = params.n_ubatch = ALONE_TOKENS + self.slots
         params.n_seq_max = self.sequences
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True

@@ -200,7 +200,7 @@ class Loop:
                 reading.append(sequence)
             else:
                 self._add(batch, sequence, 1)
-        for sequence, take in _shares(reading, CHUNK_TOKENS):
+        for sequence, take in _shares(reading, CHUNK_TOKENS if len(batch) else self._pace.chunk):
             self._add(batch, sequence, take)
         return batch
 
