@@ -8,6 +8,7 @@ pytest.importorskip("llama_cpp", reason="this is about llama.cpp's cache")
 
 from llama_cpp import llama_cpp
 
+from meshnode.engine.worker.cache import KEEP_MIN_TOKENS
 from meshnode.engine.worker.frames import Cancel
 from meshnode.engine.worker.llama import ABORTED
 from meshnode.terms import FinishReason
@@ -88,7 +89,10 @@ def test_several_answers_to_one_prompt_read_it_once(stage):
         stage.ask(number, "List three birds. " + SHORT[:400], scope=b"n", temperature=1.0, seed=number)
     ends = [stage.until_ended(number) for number in range(101, 105)]
     prompt = ends[0].prompt_tokens
-    assert [end.cached_tokens for end in ends] == [0] + [prompt - 1] * 3
+    first, *others = (end.cached_tokens for end in ends)
+    assert first == 0
+    # Nobody waits for the last few tokens of a step that ended just before them.
+    assert all(prompt - 1 - KEEP_MIN_TOKENS < cached <= prompt - 1 for cached in others)
     held = stage.inspect(forget=True)
     assert (held.runs, held.cells, held.idle, held.occupied) == (0, 0, 0, 0)
 

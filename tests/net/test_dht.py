@@ -144,7 +144,7 @@ async def test_a_record_is_stored_only_where_it_belongs() -> None:
         (keyspace.capability_key(MESH, "smollm2", 6), model.raw),
         (keyspace.capability_key(b"n" * 16, "smollm2"), model.raw),
         (FAMILY, vitals.raw),
-        (FAMILY, model.raw[:-1] + b"\x00"),
+        (FAMILY, model.raw[:-1] + bytes([model.raw[-1] ^ 1])),
         (FAMILY, b"junk"),
     ):
         with pytest.raises(NotAllowed):

@@ -29,6 +29,7 @@ from meshnode.engine.worker.frames import (
 from meshnode.errors import EngineFailed
 
 EXIT_BROKEN = 3
+NICE = 5  # the owner's programs, and the node itself, come first
 EXIT_BAD_FRAME = 65
 EXIT_NOT_FOR_PEOPLE = 64
 READ_BYTES = 1 << 16
@@ -117,6 +118,7 @@ def _serve(pipes: Pipes) -> int:
     first = pipes.first()
     if not isinstance(first, Open):
         _die(EXIT_BAD_FRAME, "worker: the first frame must open a model")
+    os.nice(NICE)
     posture = confine(first.wall, first.path)
     pipes.start()
     if importlib.util.find_spec("llama_cpp") is None:
