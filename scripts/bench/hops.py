@@ -17,11 +17,11 @@ import msgspec
 import shape
 import trio
 
+from meshnode.engine.base import EngineState
 from meshnode.engine.process import LlamaEngine, ModelFile
 from meshnode.models.pull import pull
 from meshnode.models.store import ModelStore
 from meshnode.seams import in_thread
-from meshnode.serve.local import Bench
 from meshnode.terms import End, Job, Piece, Sampling, Turn, Wish
 from meshnode.testing.local_mesh import raise_line
 
@@ -29,6 +29,7 @@ MODEL = "smollm2:135m"
 QUESTION = "Tell me a long story about a lighthouse keeper and the sea, with many details."
 LINKS = (0, 1, 2, 3)
 KEEPS = ">= 0.9"
+SCOPE = b"bench"  # the nodes remember what was asked before, and so does the worker
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -49,7 +50,7 @@ async def ask_worker(engine: LlamaEngine, tokens: int) -> Run:
     begun = time.perf_counter()
     stamps: list[float] = []
     count = 0
-    async with engine.run(job) as pieces:
+    async with engine.run(job, SCOPE) as pieces:
         async for piece in pieces:
             if isinstance(piece, Piece):
                 stamps.append(time.perf_counter())
@@ -114,8 +115,10 @@ async def _worker(stack: AsyncExitStack, root: Path, threads: int) -> LlamaEngin
     )
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
+    ready = trio.Event()
+    engine.watch(lambda: ready.set() if engine.state is EngineState.READY else None)
     nursery.start_soon(engine.serve)
-    await Bench((engine,)).settled()
+    await ready.wait()
     return engine
 
 
