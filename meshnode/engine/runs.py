@@ -4,41 +4,29 @@ It knows frames' meaning but neither the process nor the model.
 """
 
 import math
-from collections.abc import AsyncIterator
-
-import trio
 
 from meshnode.engine.base import Load
+from meshnode.engine.outlet import Outlet
 from meshnode.engine.worker.frames import Embedded, Ended, Prefilled, Refused, Started, Written
 from meshnode.errors import EngineFailed, MeshError, from_code
-from meshnode.terms import Emitted, End, Job, Piece, Progress, Usage, Vector
+from meshnode.terms import End, Job, Piece, Progress, Usage, Vector
 
 CHARS_PER_TOKEN = 4  # a guess for the queue's figures, until the worker has counted
 
 RunEvent = Started | Prefilled | Written | Embedded | Ended | Refused
 
 
-class Run(AsyncIterator[Emitted]):
+class Run(Outlet):
     """One run's end on the node's side: an iterator over what comes out of it."""
 
     def __init__(self, number: int, job: Job) -> None:
+        # Bounded by the model's context: a run cannot write more tokens than that, nor ever more than once.
+        super().__init__(math.inf)
         self.number = number
         self.over = False
         self.prefill_left = sum(len(turn.content) for turn in job.turns) // CHARS_PER_TOKEN + 1
         self.decode_left = job.sampling.max_tokens or job.wish.output_tokens
         self._prompt_tokens = 0
-        # Bounded by the model's context: a run cannot write more tokens than that, nor ever more than once.
-        self._put, self._get = trio.open_memory_channel[Emitted | MeshError](math.inf)
-
-    async def __anext__(self) -> Emitted:
-        """The next piece. Raises the MeshError that the run ended with, if it did."""
-        try:
-            item = await self._get.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        if isinstance(item, MeshError):
-            raise item
-        return item
 
     def take(self, event: RunEvent) -> None:
         """Take in what the worker says about this run; what it says after the end does not count."""
@@ -71,11 +59,10 @@ class Run(AsyncIterator[Emitted]):
         if not self.over:
             self._finish(error)
 
-    def _finish(self, last: Emitted | MeshError) -> None:
+    def _finish(self, last: End | MeshError) -> None:
         self.over = True
         self.prefill_left = self.decode_left = 0
-        self._put.send_nowait(last)
-        self._put.close()
+        self._close(last)
 
 
 class Runs:

@@ -1,9 +1,6 @@
 """One run on an upstream, as its caller sees it: an iterator that is fed from elsewhere."""
 
-from collections.abc import AsyncIterator
-
-import trio
-
+from meshnode.engine.outlet import Outlet
 from meshnode.engine.upstream.pace import Watch
 from meshnode.errors import EngineFailed, MeshError
 from meshnode.terms import Emitted, End, Job
@@ -12,25 +9,15 @@ WAITING_MAX = 64 * 1024  # pieces that a caller has not taken yet
 CHARS_PER_TOKEN = 4  # a guess, for the queue's figures only
 
 
-class UpstreamRun(AsyncIterator[Emitted]):
+class UpstreamRun(Outlet):
     """What is emitted, in order; the figures say how much work the run may still be, in tokens."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__(WAITING_MAX + 1)
         texts = (*(turn.content for turn in job.turns), *job.inputs)
         self.prefill_left = sum(len(text) for text in texts) // CHARS_PER_TOKEN + 1
         self.decode_left = 0 if job.inputs else job.sampling.max_tokens or job.wish.output_tokens
         self.watch = Watch()
-        self._put, self._get = trio.open_memory_channel[Emitted | MeshError](WAITING_MAX + 1)
-
-    async def __anext__(self) -> Emitted:
-        """The next item. Raises the MeshError that the run ended with, if it did."""
-        try:
-            item = await self._get.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        if isinstance(item, MeshError):
-            raise item
-        return item
 
     def put(self, emitted: Emitted) -> None:
         """Something has come. Raises EngineFailed when the caller leaves too much lying."""
@@ -42,5 +29,4 @@ class UpstreamRun(AsyncIterator[Emitted]):
     def finish(self, last: End | MeshError) -> None:
         """The end, after what has already come."""
         self.prefill_left = self.decode_left = 0
-        self._put.send_nowait(last)
-        self._put.close()
+        self._close(last)
