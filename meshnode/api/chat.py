@@ -6,7 +6,6 @@ an error that comes first is an HTTP status and not a broken stream.
 
 from __future__ import annotations
 
-import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
@@ -14,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 from meshnode.api.chunks import Shapes
 from meshnode.api.completion import Completion, jobs_of, read_completion
 from meshnode.api.doors import Doors
-from meshnode.api.exchange import Exchange, cancel_when_gone
+from meshnode.api.exchange import Exchange
 from meshnode.api.flow import Flowing, Items, flowing
 from meshnode.api.gathered import Gathered
 from meshnode.api.guard import read_json_body
-from meshnode.api.sse import DONE, KEEP_ALIVE, EventStream, event
+from meshnode.api.sse import DONE, event
 from meshnode.errors import Interrupted, MeshError
 from meshnode.terms import Answer, End, Job, Piece
 from meshwire.limits import RESPONSE_MAX
@@ -41,15 +40,13 @@ class Chat:
         except (MeshError, HTTPException) as error:
             await exchange.refuse(error)
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
+        async with exchange.attended():
             await self._run(exchange, completion, jobs)
-            nursery.cancel_scope.cancel()
 
     async def _run(self, exchange: Exchange, completion: Completion, jobs: tuple[Job, ...]) -> None:
         created = int(self._doors.wall())
-        async with flowing(self._doors, jobs, exchange.closing) as items:
-            answer = (await items.receive()).item
+        async with flowing(self._doors, jobs) as items:
+            answer = (await anext(items)).item
             if not isinstance(answer, Answer):
                 await exchange.refuse(answer)
                 return
@@ -73,18 +70,15 @@ class _Stream:
 
     async def write(self, items: Items) -> None:
         """Write all of it, to its end or its one error."""
-        events = self._exchange.events
-        while not all(self._ends):
-            came = await _next_or_silence(items, events)
-            if came is None:
-                await events.write(KEEP_ALIVE)
-            elif isinstance(came.item, MeshError):
+        async for came in items:
+            if isinstance(came.item, MeshError):
                 await self._exchange.refuse(came.item)
                 return
-            elif not isinstance(came.item, Answer):  # the first one has gone into the headers
+            if not isinstance(came.item, Answer):  # the first one has gone into the headers
                 await self._open(came.choice)
                 await self._take(came)
-        await events.finish()
+            if all(self._ends):
+                return
 
     async def _open(self, choice: int) -> None:
         await self._exchange.start()
@@ -101,22 +95,17 @@ class _Stream:
                 await self._exchange.events.write(event(chunk))
         elif isinstance(item, End):
             self._ends[choice] = item
-            await self._exchange.events.write(self._ending(choice, item))
+            await self._close(choice, item)
 
-    def _ending(self, choice: int, end: End) -> bytes:
+    async def _close(self, choice: int, end: End) -> None:
         """The end of a choice, and with the last one that of the stream."""
         closing = event(self._shapes.closing(choice, end))
         ends = [end for end in self._ends if end]
         if len(ends) < len(self._ends):
-            return closing
-        return closing + b"".join(map(event, self._shapes.counted(ends))) + DONE
-
-
-async def _next_or_silence(items: Items, events: EventStream) -> Flowing | None:
-    """The next item, or None when the client has heard nothing for too long."""
-    with trio.move_on_at(events.due):
-        return await items.receive()
-    return None
+            await self._exchange.events.write(closing)
+        else:
+            counted = b"".join(map(event, self._shapes.counted(ends)))
+            await self._exchange.events.finish(closing + counted + DONE)
 
 
 async def _whole(items: Items, exchange: Exchange, shapes: Shapes, choices: int) -> None:

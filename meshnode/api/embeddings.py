@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
-import trio
 from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from meshnode.api.doors import Doors
-from meshnode.api.exchange import Exchange, cancel_when_gone
+from meshnode.api.exchange import Exchange
 from meshnode.api.flow import Items, flowing
 from meshnode.api.guard import read_json_body
 from meshnode.api.options import MeshOptions, ModelName, decode, mesh_options, wished
@@ -81,11 +80,8 @@ class Embeddings:
         except (MeshError, HTTPException) as error:
             await exchange.refuse(error)
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_when_gone, receive, nursery.cancel_scope)
-            async with flowing(self._doors, (job,), exchange.closing) as items:
-                await _respond(items, exchange, body)
-            nursery.cancel_scope.cancel()
+        async with exchange.attended(), flowing(self._doors, (job,)) as items:
+            await _respond(items, exchange, body)
 
 
 def read_embeddings(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> EmbeddingsBody:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import trio
 from starlette.exceptions import HTTPException
@@ -15,7 +16,9 @@ from meshnode.api.sse import EventStream, event
 from meshnode.errors import Interrupted, MeshError
 from meshnode.terms import Answer
 
-CLOSING = "closing"  # the key of the server's shutdown event in the ASGI state
+# Keys of the ASGI state: the server's shutdown event, and the connection of this request.
+CLOSING, TRANSPORT = "closing", "transport"
+RETRY_AFTER_SHUTDOWN_S = 5.0
 
 
 class Exchange:
@@ -24,8 +27,30 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self._asgi = (scope, receive, send)
         self._headers = {"x-request-id": request_id}
-        self.closing: trio.Event | None = scope.get("state", {}).get(CLOSING)
-        self.events = EventStream(send)
+        state = scope.get("state", {})
+        self._closing: trio.Event | None = state.get(CLOSING)
+        # Only there is a body of unknown length sent in chunks, and the connection this response's alone.
+        in_chunks = scope["http_version"] == "1.1"
+        self.events = EventStream(send, state.get(TRANSPORT) if in_chunks else None)
+
+    @asynccontextmanager
+    async def attended(self) -> AsyncIterator[None]:
+        """For as long as there is a client: its leaving and its silence are seen to, and the node's shutdown.
+
+        When the client leaves, what is inside is cancelled at once. A shutdown cancels it between two writes,
+        and tells the client.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
+            nursery.start_soon(self.events.keep_alive)
+            with trio.CancelScope() as until_closing:
+                nursery.start_soon(self._cancel_when_closing, until_closing)
+                yield
+            if until_closing.cancelled_caught:
+                await self.refuse(
+                    Interrupted("The node is shutting down.", retry_after_s=RETRY_AFTER_SHUTDOWN_S)
+                )
+            nursery.cancel_scope.cancel()
 
     def served_by(self, answer: Answer) -> None:
         """From now on every response says who served it."""
@@ -54,12 +79,17 @@ class Exchange:
         """End with a whole answer."""
         await Response(body, 200, self._headers, media_type="application/json")(*self._asgi)
 
+    async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
+        _, receive, _ = self._asgi
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
 
-async def cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    """Cancel the scope as soon as the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+    async def _cancel_when_closing(self, scope: trio.CancelScope) -> None:
+        if self._closing is not None:
+            await self._closing.wait()
+            await self.events.between_writes()
+            scope.cancel()
 
 
 def _provenance(answer: Answer) -> Mapping[str, str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import math
+import os
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -21,7 +23,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 from starlette.types import ASGIApp
 
-from meshnode.api.exchange import CLOSING
+from meshnode.api.exchange import CLOSING, TRANSPORT
 from meshnode.errors import ConfigInvalid, MeshError, PortInUse
 from meshnode.observe import log
 
@@ -83,7 +85,7 @@ def port_holder(port: int) -> str:
 
 
 class BoundedStream:
-    """A TCP stream whose writes fail when the other end stops reading; what hypercorn needs, no more."""
+    """A TCP stream whose writes fail when the other end stops reading: what hypercorn needs, and a short way."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -100,6 +102,26 @@ class BoundedStream:
             return
         await self._stream.aclose()
         raise trio.BrokenResourceError("the client stopped reading")
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, at once if the system takes it; for what goes past hypercorn.
+
+        It cannot be cut by a cancellation. What goes wrong here hypercorn sees when it reads.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = self._write_now(data)
+            if sent < len(data):
+                with trio.CancelScope(shield=True):
+                    await self.send_all(data[sent:])
+
+    def _write_now(self, data: bytes) -> int:
+        """How much of it the system took."""
+        try:
+            return os.write(self.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError from error
 
     def no_writes_after(self, moment: float) -> None:
         """Let every write, also one under way, end by this time."""
@@ -132,7 +154,7 @@ class _Server:
     def __init__(self, app: ASGIApp, shutdown: trio.Event) -> None:
         self._settings = _hypercorn_settings()
         self._app = wrap_app(cast("Any", app), self._settings.wsgi_max_body_size, "asgi")
-        self._state = ConnectionState({CLOSING: shutdown})
+        self._shutdown = shutdown
         self._streams: dict[int, BoundedStream] = {}
 
     async def talk(self, raw: trio.SocketStream) -> None:
@@ -150,8 +172,9 @@ class _Server:
             del self._streams[id(stream)]
 
     async def _speak(self, stream: BoundedStream) -> None:
+        state = ConnectionState({CLOSING: self._shutdown, TRANSPORT: stream})
         # A context for each connection: hypercorn's would keep a closed one open until its idle time is over.
-        talk = TCPServer(self._app, self._settings, stream.context, self._state, cast("Any", stream))
+        talk = TCPServer(self._app, self._settings, stream.context, state, cast("Any", stream))
         await talk.run()
 
     async def end(self) -> float:

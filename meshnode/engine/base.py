@@ -75,7 +75,8 @@ class Engine(Protocol):
 
         Leaving the context cancels the run and frees its slot. Entering or iterating raises MeshError:
         ContextExceeded (prompt and answer do not fit), Busy (the queue is full), ModelNotFound (no model is
-        loaded), BadRequest (the model's template refuses the turns), EngineFailed (the engine broke).
+        loaded), BadRequest (the model's template refuses the turns), EngineFailed (the engine broke). Failing in
+        a nursery around the iterator is no way to raise one: it would cancel the caller, perhaps in a write.
         """
         ...
 

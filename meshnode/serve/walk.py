@@ -3,8 +3,9 @@
 It knows no sockets and no HTTP. Exactly one terminal event comes out: an End, or one MeshError.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 import msgspec
@@ -28,7 +29,6 @@ ATTEMPTS = 3  # the first choice and at most two alternates
 SILENCE_S = 5.0  # how long an attempt may read the prompt before its progress, and so its place, is told
 ELSEWHERE = (Busy, Unreachable, EngineFailed, ContextExceeded, ModelNotFound)  # another node may do better
 NOBODY = Answer(model="", served_by="", path=(), rung="", trust="", tier=0)
-Item = Answer | Emitted | MeshError
 
 
 class Choose(Protocol):
@@ -63,101 +63,84 @@ class Walk:
 
         Raises MeshError on entering while nothing was emitted; later failures come out of the iterator.
         """
-        send, receive = trio.open_memory_channel[Item](0)
-        failure: Exception | None = None
-        with self._admission.place(), receive:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, job, send)
-                try:
-                    async with aclosing(_pieces(receive)) as pieces:
-                        yield Running(await _answer(receive), pieces)
-                except Exception as error:  # noqa: BLE001 - raised below: a nursery would wrap it in a group
-                    failure = error
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _serve(self, job: Job, out: trio.MemorySendChannel[Item]) -> None:
-        """Put out the answer's provenance, its pieces, and one terminal item: an End, or else an error.
-
-        An error travels as an item, not as an exception: raised in this task, it would cancel the consumer in
-        the middle of writing a piece to its client.
-        """
-        deadline = trio.current_time() + job.deadline_ms / 1000
-        trial = Trial()
-        with out:
-            with trio.move_on_at(deadline) as scope:
-                while trial.goes_on and (candidate := await self._next_candidate(job, trial)):
-                    answer = msgspec.structs.replace(self._answer_for(candidate), attempts=trial.attempts)
-                    await self._attempt(candidate, _with_time_left(job, deadline), trial.on(answer), out)
-            if not trial.ended:
-                await out.send(_too_late(job) if scope.cancelled_caught else trial.verdict())
-
-    async def _attempt(
-        self, candidate: Candidate, job: Job, trial: "Trial", out: trio.MemorySendChannel[Item]
-    ) -> None:
-        """Run the job on one candidate; what went wrong is in `trial.failure`."""
-        try:
-            async with self._run_on(candidate, job) as pieces:
-                async for emitted in pieces:
-                    if trial.holds_back(emitted):
-                        continue
-                    if trial.begin():
-                        await out.send(trial.answer)
-                    await out.send(emitted)
-                    if isinstance(emitted, End):
-                        trial.ended = True
+        trial = Trial(job, trio.current_time() + job.deadline_ms / 1000)
+        with self._admission.place():
+            while trial.goes_on:
+                async with AsyncExitStack() as attempt:
+                    waiting = attempt.enter_context(trio.CancelScope(deadline=trial.deadline))
+                    running = await self._attempt(trial, attempt)
+                    waiting.deadline = math.inf  # from here on only the wait for the next piece is bounded
+                    if running is not None:
+                        yield running
                         return
+                if waiting.cancelled_caught:
+                    raise _too_late(job)
+            raise trial.verdict()
+
+    async def _attempt(self, trial: "Trial", attempt: AsyncExitStack) -> Running | None:
+        """Run the job on the next candidate until it says something; else None, and why in `trial.failure`."""
+        candidate = await self._next_candidate(trial)
+        if candidate is None:
+            return None
+        answer = msgspec.structs.replace(self._answer_for(candidate), attempts=trial.attempts)
+        trial.on(answer)
+        try:
+            source = await attempt.enter_async_context(self._run_on(candidate, trial.job_with_time_left()))
+            async for emitted in source:
+                if not trial.holds_back(emitted):
+                    trial.begun = True
+                    return Running(answer, _Pieces(emitted, source, trial))
         except MeshError as error:
             trial.failure = error
+        return None
 
-    async def _next_candidate(self, job: Job, trial: "Trial") -> Candidate | None:
+    async def _next_candidate(self, trial: "Trial") -> Candidate | None:
         """The best candidate not tried yet; None when there is none, with the reason in `trial.failure`."""
         if trial.candidates is None:
             try:
-                trial.candidates = await self._choose(job)
+                trial.candidates = await self._choose(trial.job)
             except MeshError as error:
-                trial.failure = error
+                trial.failure, trial.exhausted = error, True
                 return None
         if trial.attempts == min(len(trial.candidates), ATTEMPTS):
+            trial.exhausted = True
             return None
         trial.attempts += 1
         return trial.candidates[trial.attempts - 1]
 
 
 class Trial:
-    """What has been tried for one request, and whether trying on makes sense."""
+    """What has been tried for one request until its deadline (trio's time), and whether to try on."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job, deadline: float) -> None:
+        self.job = job
+        self.deadline = deadline
         self.candidates: tuple[Candidate, ...] | None = None
         self.attempts = 0
+        self.exhausted = False
         self.answer = NOBODY
         self.begun = False
-        self.ended = False
         self.failure: MeshError | None = None
         self._since = 0.0
 
     @property
     def goes_on(self) -> bool:
-        """Only before the first piece, and not when the request itself is at fault."""
-        return not (self.begun or self.ended) and (
-            self.failure is None or isinstance(self.failure, ELSEWHERE)
-        )
+        """Only while somebody is left, and not when the request itself is at fault."""
+        return not self.exhausted and (self.failure is None or isinstance(self.failure, ELSEWHERE))
 
-    def on(self, answer: Answer) -> "Trial":
+    def on(self, answer: Answer) -> None:
         """The next attempt, whose provenance would be `answer`."""
         self.answer, self.failure, self._since = answer, None, trio.current_time()
-        return self
+
+    def job_with_time_left(self) -> Job:
+        """The job with the milliseconds that are left for it."""
+        left_ms = max(1, int((self.deadline - trio.current_time()) * 1000))
+        return msgspec.structs.replace(self.job, deadline_ms=left_ms)
 
     def holds_back(self, emitted: Emitted) -> bool:
         """Whether to keep quiet about progress: once a client has heard who serves it, nobody else can."""
         early = trio.current_time() < self._since + SILENCE_S
         return isinstance(emitted, Progress) and not self.begun and early
-
-    def begin(self) -> bool:
-        """Note that the answer has begun; True the first time."""
-        first, self.begun = not self.begun, True
-        return first
 
     def verdict(self) -> MeshError:
         """The one error the client gets; a node that was lost and one that crashed are alike to it."""
@@ -170,28 +153,40 @@ class Trial:
         return failure
 
 
-async def _answer(items: trio.MemoryReceiveChannel[Item]) -> Answer:
-    """The first item; an error in its place is raised."""
-    item = await items.receive()
-    if isinstance(item, MeshError):
-        raise item
-    assert isinstance(item, Answer)
-    return item
+class _Pieces(AsyncIterator[Emitted]):
+    """What a run emits from its first item on, each in time; a failure is the one that the client gets."""
 
+    def __init__(self, first: Emitted, source: AsyncIterator[Emitted], trial: Trial) -> None:
+        self._first: Emitted | None = first
+        self._source = source
+        self._trial = trial
+        self._over = False
 
-async def _pieces(items: trio.MemoryReceiveChannel[Item]) -> AsyncGenerator[Emitted, None]:
-    """The items after the answer; an error among them is raised."""
-    async for item in items:
-        if isinstance(item, MeshError):
-            raise item
-        assert not isinstance(item, Answer)
-        yield item
+    async def __anext__(self) -> Emitted:
+        """The next item; nothing comes after an End. Raises MeshError."""
+        if self._over:
+            raise StopAsyncIteration
+        item, self._first = self._first, None
+        try:
+            item = item or await self._next()
+        except MeshError:
+            self._over = True
+            raise
+        self._over = isinstance(item, End)
+        return item
 
-
-def _with_time_left(job: Job, deadline: float) -> Job:
-    """The job with the milliseconds that are left for it."""
-    left_ms = max(1, int((deadline - trio.current_time()) * 1000))
-    return msgspec.structs.replace(job, deadline_ms=left_ms)
+    async def _next(self) -> Emitted:
+        trial = self._trial
+        if trio.current_time() < trial.deadline:
+            with trio.CancelScope(deadline=trial.deadline):
+                try:
+                    return await anext(self._source)
+                except MeshError as error:
+                    trial.failure = error
+                except StopAsyncIteration:
+                    pass
+                raise trial.verdict()
+        raise _too_late(trial.job)
 
 
 def _too_late(job: Job) -> DeadlineExceeded:

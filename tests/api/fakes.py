@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
@@ -60,7 +60,7 @@ class FakeDoors:
             raise self.refusal
         self.running += 1
         try:
-            async with self._pieces() as pieces:
+            async with aclosing(self._pieces()) as pieces:
                 yield Running(ANSWER, pieces)
         except trio.Cancelled:
             self.cancelled += 1
@@ -69,8 +69,7 @@ class FakeDoors:
             self.running -= 1
             self.left.set()
 
-    @trio.as_safe_channel
-    async def _pieces(self) -> AsyncIterator[Emitted]:
+    async def _pieces(self) -> AsyncGenerator[Emitted, None]:
         for step in self.steps:
             await trio.lowlevel.checkpoint()
             if isinstance(step, Exception):

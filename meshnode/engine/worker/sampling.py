@@ -1,5 +1,8 @@
 """One sampler chain per run, kept in C: drawing a token of free text costs Python one call.
 
+Where nothing is left to chance the likeliest token is the draw, and numpy finds it among 49,000 in 8 us; the
+chain, which first makes a record of each, takes 130.
+
 Where an answer is held to a grammar, the chain draws first and the grammar judges the one token: asking it
 about the whole vocabulary takes 7 ms for 49,000 tokens and 40 ms for 262,000. If it says no, the chain
 draws among the likeliest that it allows, and only if it allows none of those among all.
@@ -47,11 +50,12 @@ class Sampler:
         if self._constraint and not self._constraint.opening:
             self._held = Held(model, self._constraint.text, OUTPUT_PARAM)
         self._chain = _chain(job.sampling, model.vocabulary, biases)
+        self._likeliest_only = job.sampling.temperature <= 0 and not (len(biases) or _penalises(job.sampling))
 
     def draw(self, row: int) -> int:
         """The next token from the logits of a batch row; it is remembered. Raises EngineFailed."""
         if self._held is None:
-            token = int(c.llama_sampler_sample(self._chain, self._model.handle, row))
+            token = self._draw_free(row)
             self._watch(token)
         else:
             token = self._draw_held(self._held, self._logits(row))
@@ -102,6 +106,11 @@ class Sampler:
     def _logits(self, row: int) -> Any:
         found = c.llama_get_logits_ith(self._model.handle, row)
         return np.ctypeslib.as_array(found, (self._model.vocabulary,))
+
+    def _draw_free(self, row: int) -> int:
+        if self._likeliest_only:
+            return int(self._logits(row).argmax())
+        return int(c.llama_sampler_sample(self._chain, self._model.handle, row))
 
     def _draw_held(self, held: Held, logits: Any) -> int:
         if self._urgent and (closer := held.first(closing_tokens(self._model))) is not None:
