@@ -1,10 +1,13 @@
-"""How much memory a model takes, computed from what its file says before anything is loaded. Pure.
+"""How much memory a model takes here, computed from what its file says before anything is loaded.
 
 What llama.cpp allocates, as its own log states it: the weights, 16-bit keys and values for every cell of the
-context, room for the logits of one step, and the vocabulary. It knows no files and no process.
+context, room for the logits of one step, and the vocabulary; and what idle conversations take beside the cells. It
+knows no files and no process.
 """
 
 from typing import NamedTuple
+
+from meshnode.engine.processor import repack_share
 
 CONTEXT_AUTO_MAX = 8192  # tokens, when nobody says how many: the cells are allocated at once
 CONTEXT_STEP = 256  # llama.cpp rounds up to this
@@ -16,7 +19,6 @@ TOKEN_BYTES = 320  # of the vocabulary in memory, with its merges (measured: 160
 PROCESS_BYTES = (
     72 << 20
 )  # Python, llama.cpp and its work buffers before a model is opened (measured: 42 to 60)
-REPACK_SHARE = 0.06  # of the weights, kept a second time in the order that the processor likes
 
 
 class Shape(NamedTuple):
@@ -34,7 +36,12 @@ class Shape(NamedTuple):
 
 def footprint_bytes(shape: Shape, *, context: int, slots: int) -> int:
     """What a worker takes with a context of so many tokens, in bytes."""
-    return _fixed_bytes(shape, slots) + context * shape.kv_elements * CELL_ELEMENT_BYTES
+    return _fixed_bytes(shape, slots) + context * _cell_bytes(shape) + shelf_bytes(shape, context=context)
+
+
+def shelf_bytes(shape: Shape, *, context: int) -> int:
+    """What of this is for idle conversations: as much as the cells, so that each of them fits."""
+    return context * _cell_bytes(shape)
 
 
 def fitting_context(shape: Shape, *, slots: int, budget_bytes: int, wanted: int = 0) -> int:
@@ -48,14 +55,17 @@ def fitting_context(shape: Shape, *, slots: int, budget_bytes: int, wanted: int 
         return most
     if wanted:
         return 0
-    cell_bytes = shape.kv_elements * CELL_ELEMENT_BYTES
     left = budget_bytes - _fixed_bytes(shape, slots)
-    fits = left // max(1, cell_bytes) // CONTEXT_STEP * CONTEXT_STEP
+    fits = left // max(1, 2 * _cell_bytes(shape)) // CONTEXT_STEP * CONTEXT_STEP
     return fits if fits >= min(CONTEXT_LEAST, most) else 0
+
+
+def _cell_bytes(shape: Shape) -> int:
+    return shape.kv_elements * CELL_ELEMENT_BYTES
 
 
 def _fixed_bytes(shape: Shape, slots: int) -> int:
     """Everything but the cells."""
-    weights = int(shape.weights_bytes * (1 + REPACK_SHARE))
+    weights = int(shape.weights_bytes * (1 + repack_share()))
     rows = STEP_TOKENS + 2 * slots  # those that a step computes, and those whose logits are kept
     return weights + rows * shape.vocabulary * LOGIT_BYTES + shape.vocabulary * TOKEN_BYTES + PROCESS_BYTES

@@ -15,7 +15,7 @@ from meshnode.engine.base import EngineState, Load
 from meshnode.engine.budget import MemoryBudget, too_large
 from meshnode.engine.card import build_card, refreshed
 from meshnode.engine.child import WORKER_COMMAND, start_child
-from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes
+from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes, shelf_bytes
 from meshnode.engine.life import CRASHED, SPEED_MIN, Ending, Life
 from meshnode.engine.runs import Run, Runs
 from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
@@ -343,7 +343,8 @@ class LlamaEngine:
                     stall_s=self._stall_s,
                 )
                 threads = await self._life.first_threads()
-                child.send(Open(launch.model, self._slots, context, threads, launch.wall))
+                shelf = shelf_bytes(model.shape, context=context)
+                child.send(Open(launch.model, self._slots, context, threads, launch.wall, shelf))
                 ending = await self._life.run()
                 ending.how = ending.how or await child.last_words()
                 ending.began = ending.began or child.killed  # whoever did that, it was not the sandbox

@@ -80,6 +80,20 @@ class FakeModel:
     def continues_at(self, place, length):
         return length <= len(self.cache[place]) - self.window if self.window else True
 
+    def continues_from(self, place):
+        return self.window
+
+    def state_bytes(self, place):
+        return len(self.cache[place])
+
+    def save(self, place):
+        return [token for (token,) in self.cache[place]]
+
+    def restore(self, place, state):
+        assert not self.cache[place]
+        self.cache[place] = [[token] for token in state]
+        return True
+
     def occupied(self):
         return sum(bool(cells) for cells in self.cache.values())
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from meshnode.engine.worker.cache import Cache
 from meshnode.engine.worker.embedding import Embedder
 from meshnode.engine.worker.frames import Ended, Refused, Run, Written
 from meshnode.engine.worker.llama import Model
@@ -34,6 +35,7 @@ class Worker:
         self.loop = Loop(
             self.model,
             template,
+            cache=Cache(self.model),
             embedder=Embedder(self.model),
             pace=pace,
             commands=self.take,

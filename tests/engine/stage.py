@@ -1,5 +1,6 @@
 """A loop on a stage: its commands and events in reach, over a model of numbers or over the real one."""
 
+from meshnode.engine.worker.cache import Cache
 from meshnode.engine.worker.embedding import Embedder
 from meshnode.engine.worker.frames import Ended, Inspect, Inspected, Refused, Run, Written
 from meshnode.engine.worker.llama import Model
@@ -14,12 +15,13 @@ SPEED = Speed(128.0, 100.0, 2.0)
 class Stage:
     """Drives a loop by hand, turn after turn."""
 
-    def __init__(self, model, template, *, speed=SPEED, **parts):
+    def __init__(self, model, template, *, speed=SPEED, shelf_bytes=0, **parts):
         self.model = model
         self.commands, self.events = [], []
         self.loop = Loop(
             model,
             template,
+            cache=Cache(model, shelf_bytes),
             pace=Pace(speed, model.slots),
             commands=self._take,
             emit=self.events.extend,
@@ -66,10 +68,10 @@ class Stage:
 class RealStage(Stage):
     """A stage with a real model in this process; answers are greedy unless told otherwise."""
 
-    def __init__(self, path, *, slots=4, context=2048):
+    def __init__(self, path, *, slots=4, context=2048, shelf_bytes=64 << 20):
         model = Model(str(path), slots=slots, context=context, threads=1, on_progress=lambda _done: None)
         template = template_of(model)
-        super().__init__(model, template, embedder=Embedder(model))
+        super().__init__(model, template, embedder=Embedder(model), shelf_bytes=shelf_bytes)
         self.computed = 0
         self._decode, model.decode = model.decode, self._counted
 

@@ -46,7 +46,7 @@ def counting(tokens, first=1):
 def _fake_sampler(monkeypatch):
     FakeSampler.live = 0
     monkeypatch.setattr(sequence_module, "Sampler", FakeSampler)
-    monkeypatch.setattr(measure_module, "ALONE_TOKENS", loop_module.CHUNK_TOKENS)  # the clock stands still
+    monkeypatch.setattr(measure_module, "LONG_TOKENS", loop_module.CHUNK_TOKENS)  # the clock stands still
 
 
 def test_more_runs_than_slots_all_finish_and_nothing_is_left():
@@ -74,7 +74,7 @@ def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
 
 @pytest.mark.parametrize(("prompt_tps", "size"), [(50.0, 128), (300.0, 300), (9000.0, 512)])
 def test_prompts_that_no_answer_waits_for_are_read_a_second_at_a_time(monkeypatch, prompt_tps, size):
-    monkeypatch.setattr(measure_module, "ALONE_TOKENS", 512)
+    monkeypatch.setattr(measure_module, "LONG_TOKENS", 512)
     stage = Stage(speed=Speed(prompt_tps, 100.0, 2.0), cells=5000)
     stage.run(1, prompt=900, max_tokens=3)
     stage.loop.turn()

@@ -16,8 +16,9 @@ def _fake_sampler(monkeypatch):
     monkeypatch.setattr(sequence_module, "Sampler", FakeSampler)
 
 
-def make(**model):
-    return Stage(FakeModel(**model), FakeTemplate(), embedder=None)
+def make(*, shelf=0, **model):
+    """A stage without a shelf, or with one of so many cells."""
+    return Stage(FakeModel(**model), FakeTemplate(), embedder=None, shelf_bytes=shelf)
 
 
 def numbers(first, last):
@@ -171,3 +172,74 @@ def test_moved_out_and_idle_together_never_over_commit(monkeypatch):
         assert stage.until_ended(number).completion_tokens == 60
     assert stage.inspect(forget=True).cells == stage.model.used == 0
     assert FakeSampler.live == 0
+
+
+def test_what_is_idle_leaves_the_cache_while_others_compute_and_comes_back():
+    stage = make(shelf=1000)
+    cached(stage, 1, numbers(200, 300))
+    assert stage.model.used == 103  # nobody else computes: it stays
+    cached(stage, 2, numbers(500, 600), scope=b"b")
+    assert stage.model.used == 103
+    assert stage.inspect().idle == 2
+    answer = numbers(101, 105)
+    assert cached(stage, 3, f"{numbers(200, 300)} {answer} 50 51") == 103
+    assert stage.inspect().idle == 2  # the first is not kept a second time
+    assert stage.inspect(forget=True).idle == 0
+    assert stage.model.used == 0
+
+
+def test_a_beginning_comes_back_for_another_conversation_and_stays_for_its_own():
+    stage = make(shelf=1000)
+    system = numbers(200, 300)
+    cached(stage, 1, f"{system} {numbers(300, 400)}")
+    cached(stage, 2, "7", scope=b"b")
+    assert cached(stage, 3, f"{system} {numbers(400, 420)}") == 100
+    assert cached(stage, 4, f"{system} {numbers(300, 400)} 1") == 200
+
+
+def test_nothing_is_found_on_another_scopes_shelf_or_without_a_scope():
+    stage = make(shelf=1000)
+    cached(stage, 1, numbers(200, 300))
+    cached(stage, 2, "7", scope=b"b")
+    assert cached(stage, 3, numbers(200, 300), scope=b"b") == 0
+    assert cached(stage, 4, numbers(200, 300), scope=b"") == 0
+
+
+def test_the_least_recently_used_leave_the_shelf_and_what_is_too_large_stays_in_the_cache():
+    stage = make(shelf=250)
+    for number in range(3):
+        cached(stage, number, numbers(200 + 100 * number, 300 + 100 * number))
+    cached(stage, 3, "7", scope=b"b")
+    assert [cached(stage, 10 + n, numbers(200 + 100 * n, 300 + 100 * n)) for n in range(3)] == [0, 99, 99]
+    stage = make(shelf=50)
+    cached(stage, 1, numbers(200, 300))
+    cached(stage, 2, "7", scope=b"b")
+    assert cached(stage, 3, numbers(200, 300)) == 99
+
+
+def test_what_the_shelf_holds_is_not_brought_back_where_there_is_no_room():
+    stage = make(shelf=1000, cells=220, context=220)
+    cached(stage, 1, numbers(200, 350))
+    stage.ask(2, numbers(400, 500), scope=b"b", max_tokens=20)
+    stage.loop.turn()
+    assert cached(stage, 3, f"{numbers(200, 210)} 7") == 0
+    stage.until_ended(2)
+    assert cached(stage, 4, f"{numbers(200, 350)} 7") == 150
+
+
+def test_a_state_comes_back_as_a_whole_or_not_at_all():
+    stage = make(shelf=1000)
+    stage.model.whole_only = True
+    cached(stage, 1, numbers(200, 300))
+    cached(stage, 2, "7", scope=b"b")
+    assert cached(stage, 3, numbers(200, 290)) == 0
+    assert cached(stage, 4, f"{numbers(200, 300)} {numbers(101, 105)} 50") == 103
+
+
+def test_a_window_that_has_moved_on_is_not_gone_back_to():
+    stage = make(shelf=1000)
+    stage.model.window = 60
+    cached(stage, 1, numbers(200, 300))
+    cached(stage, 2, "7", scope=b"b")
+    assert cached(stage, 3, f"{numbers(200, 250)} 7") == 0
+    assert cached(stage, 4, f"{numbers(200, 290)} 7") == 90

@@ -146,3 +146,18 @@ def test_a_window_of_which_a_part_was_lost_is_not_continued(sliding):
     assert not sliding.model.continues_at(place, first.prompt_tokens - 1)
     later, *_ = answer(sliding, LONG, sliding.text(number), "Go on.", max_tokens=1)
     assert later.cached_tokens >= first.prompt_tokens
+
+
+@pytest.mark.parametrize("name", ["stage", "sliding"])
+def test_a_conversation_that_was_put_away_goes_on_as_if_it_had_not_been(name, request):
+    stage = request.getfixturevalue(name)
+    stage.inspect(forget=True)
+    _, number, _ = answer(stage, LONG, scope=b"put away")
+    turns = (LONG, stage.text(number), "And how many rooms are there?")
+    answer(stage, "Who are you?", scope=b"another")
+    assert stage.inspect().cells < 100  # the first one's are not in the cache
+    second, number, computed = answer(stage, *turns, scope=b"put away")
+    assert second.cached_tokens > second.prompt_tokens - 50
+    assert computed == needed(second)
+    _, another, _ = answer(stage, *turns, scope=b"")
+    assert same_beginning(stage, number, another)

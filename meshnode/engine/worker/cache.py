@@ -1,8 +1,9 @@
 """The key-value cache: who computes in it, and what stays in it after somebody has ended.
 
 A run that ends leaves its cells behind as an idle sequence, so that the next turn of the same conversation
-need not compute them again; idle ones go, least recently used first, when sequences or cells are needed.
-Nothing is found across scopes, and nothing without a scope stays. It knows llama.cpp's sequences through the
+need not compute them again. When somebody else computes, idle ones go to the shelf, and they come back from there
+when somebody goes on from them. Nothing is found across
+scopes, and nothing without a scope stays. It knows llama.cpp's sequences through the
 model, and no jobs.
 """
 
@@ -10,16 +11,22 @@ from collections.abc import Sequence
 
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.prefix import NO_MATCH, Match, Prefixes
+from meshnode.engine.worker.shelf import Found, Kept, Shelf
 
 KEEP_MIN_TOKENS = 8  # that nobody else holds; fewer are not worth a sequence
 TAIL_TOKENS = 64  # an idle sequence is continued rather than copied if that loses no more than these
 
 
 class Cache:
-    """The sequences of one model's cache: taken ones belong to a run, idle ones to their scope."""
+    """The sequences of one model's cache: taken ones belong to a run, idle ones to their scope.
 
-    def __init__(self, model: Model) -> None:
+    The shelf beside it takes at most `shelf_bytes`; without one idle sequences stay in the cache until sequences
+    or cells are needed, and are lost then, least recently used first.
+    """
+
+    def __init__(self, model: Model, shelf_bytes: int = 0) -> None:
         self._model = model
+        self._shelf = Shelf(shelf_bytes)
         self._prefixes = Prefixes()
         self._free = list(range(model.sequences))
         self._scopes: dict[int, bytes] = {}
@@ -32,8 +39,8 @@ class Cache:
 
     @property
     def idle(self) -> int:
-        """How many idle sequences there are."""
-        return len(self._idle)
+        """How many idle sequences there are, here and on the shelf."""
+        return len(self._idle) + len(self._shelf)
 
     def held(self) -> int:
         """Cells that runs hold; all others can be had."""
@@ -46,10 +53,14 @@ class Cache:
 
     def cached(self, scope: bytes, tokens: Sequence[int]) -> int:
         """How many of the first tokens need not be computed."""
-        return self._find(scope, tokens).length
+        found = self._on_shelf(scope, tokens)
+        return found.length if found else self._find(scope, tokens).length
 
     def take(self, scope: bytes, tokens: Sequence[int]) -> tuple[int, int]:
         """A sequence for a run that is to compute `tokens`, and how many of them it has already."""
+        found = self._on_shelf(scope, tokens)
+        if found and (sequence := self._bring_back(found)) is not None:
+            return sequence, found.length
         match = self._find(scope, tokens)
         if not match.length:
             return self._open(scope), 0
@@ -85,15 +96,57 @@ class Cache:
         self._free.append(sequence)
 
     def make_room(self, cells: int) -> bool:
-        """Let idle sequences go until so many cells are free; False when there are too few even so."""
-        while self.cells + cells > self._model.cells and self._idle:
-            self.drop(next(iter(self._idle)))
-        return self.cells + cells <= self._model.cells
+        """Clear the cache for those who compute, who need so many more cells; False: there are too few.
+
+        Idle sequences go onto the shelf; those that are too large for it are lost when cells are needed.
+        """
+        for sequence in list(self._idle):
+            if self._short_of(cells) or self._model.state_bytes(sequence) <= self._shelf.room:
+                self._put_away(sequence)
+        return not self._short_of(cells)
+
+    def _short_of(self, cells: int) -> bool:
+        return self.cells + cells > self._model.cells
 
     def forget(self) -> None:
         """Let all idle sequences go."""
         for sequence in list(self._idle):
             self.drop(sequence)
+        self._shelf.clear()
+
+    def _put_away(self, sequence: int) -> None:
+        """Take an idle sequence out of the cache, and onto the shelf if it fits there."""
+        if self._model.state_bytes(sequence) <= self._shelf.room:
+            tokens, least = self._prefixes.tokens(sequence), self._model.continues_from(sequence)
+            state = self._model.save(sequence)
+            if state is not None:
+                self._shelf.put(Kept(self._scopes[sequence], tokens, least, state))
+        self.drop(sequence)
+
+    def _on_shelf(self, scope: bytes, tokens: Sequence[int]) -> Found | None:
+        """What the shelf has of the first tokens, if that is worth more than what the cache has."""
+        found = self._shelf.find(scope, tokens[:-1], whole=self._model.whole_only)
+        worth = found is not None and found.length >= self._find(scope, tokens).length + KEEP_MIN_TOKENS
+        return found if worth else None
+
+    def _bring_back(self, found: Found) -> int | None:
+        """A sequence with what was found, from the shelf; None if there is no room for it."""
+        kept = found.kept
+        if not self.make_room(len(kept.tokens)):
+            return None
+        continued = len(kept.tokens) - found.length <= TAIL_TOKENS
+        if continued:
+            self._shelf.remove(kept)  # before others come onto it
+        else:
+            self._shelf.touch(kept)
+        sequence = self._open(kept.scope)
+        if not self._model.restore(sequence, kept.state):
+            self.drop(sequence)
+            return None
+        self._prefixes.extend(sequence, kept.tokens)
+        if found.length < len(kept.tokens):
+            self.cut(sequence, found.length)
+        return sequence
 
     def _find(self, scope: bytes, tokens: Sequence[int]) -> Match:
         """The longest usable match. The last token is never part of it: its logits are wanted."""
@@ -132,7 +185,7 @@ class Cache:
 
     def _open(self, scope: bytes) -> int:
         if not self._free:
-            self.drop(next(iter(self._idle)))
+            self._put_away(next(iter(self._idle)))
         sequence = self._free.pop()
         self._scopes[sequence] = scope
         self._prefixes.open(sequence, scope)

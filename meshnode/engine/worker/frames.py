@@ -35,13 +35,18 @@ class Wall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Open(Command, frozen=True):
-    """The first command: load this model. `context` is in tokens; 0 means the most that is sensible."""
+    """The first command: load this model.
+
+    `context` is in tokens; 0 means the most that is sensible. `shelf_bytes` is what idle conversations may take
+    beside the cache.
+    """
 
     path: str
     slots: int
     context: int = 0
     threads: int = 1
     wall: Wall = Wall()
+    shelf_bytes: int = 0
 
 
 class Run(Command, frozen=True):

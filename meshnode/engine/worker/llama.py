@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp as c
 
 from meshnode.errors import EngineFailed
 
 CONTEXT_AUTO_MAX = 8192  # tokens, when nobody says how many; the cache is allocated at once
 CHUNK_TOKENS = 128  # of prompts, in one step: how long anybody's next token may have to wait for them
-ALONE_TOKENS = 512  # of prompts, in a step that no answer waits for
+LONG_TOKENS = 512  # of prompts, in a step for which few answers wait
 IDLE_SEQUENCES = 16  # beside one for each slot; measured: 64 cost neither memory nor speed
 ABORTED = 2  # what `decode` says when it was interrupted
 METADATA_MAX_CHARS = 200  # of one value; longer ones, token lists above all, are of no use here
@@ -65,7 +66,7 @@ class Model:
         self._memory = c.llama_get_memory(self._context)
         self._vocab = c.llama_model_get_vocab(self._model)
         self.vocabulary = int(c.llama_vocab_n_tokens(self._vocab))
-        self._batch = Batch(ALONE_TOKENS + slots)
+        self._batch = Batch(LONG_TOKENS + slots)
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
         self._interrupt = ctypes.create_string_buffer(2)
@@ -169,14 +170,33 @@ class Model:
         c.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def continues_at(self, sequence: int, length: int) -> bool:
-        """Whether a sequence still has what the token at this position looks back on.
+        """Whether a sequence still has what the token at this position looks back on."""
+        return length >= self.continues_from(sequence)
+
+    def continues_from(self, sequence: int) -> int:
+        """The least number of a sequence's first tokens that can be gone on from.
 
         With sliding-window attention cells that fell out of the window may have been used again.
         """
-        if not self._window:
-            return True
-        first = c.llama_memory_seq_pos_min(self._memory, sequence)
-        return bool(0 <= first <= max(0, length - self._window + 1))
+        first = c.llama_memory_seq_pos_min(self._memory, sequence) if self._window else 0
+        if first < 0:
+            return self.context
+        return int(first and first + self._window - 1)
+
+    def state_bytes(self, sequence: int) -> int:
+        """How much `save` takes."""
+        return int(c.llama_state_seq_get_size(self._context, sequence))
+
+    def save(self, sequence: int) -> Any:
+        """What a sequence has in the cache, as a buffer; None when llama.cpp cannot tell."""
+        size = self.state_bytes(sequence)
+        state = np.empty(size, np.uint8)
+        taken = c.llama_state_seq_get_data(self._context, _bytes_of(state), size, sequence)
+        return state if taken == size else None
+
+    def restore(self, sequence: int, state: Any) -> bool:
+        """Put what was saved into an empty sequence. False when llama.cpp does not take it."""
+        return bool(c.llama_state_seq_set_data(self._context, _bytes_of(state), len(state), sequence))
 
     def occupied(self) -> int:
         """How many sequences have anything in the cache, by llama.cpp's own word."""
@@ -190,7 +210,7 @@ class Model:
     def _open_context(self, threads: int) -> object:
         params = c.llama_context_default_params()
         params.n_ctx = self.context
-        params.n_batch = params.n_ubatch = ALONE_TOKENS + self.slots
+        params.n_batch = params.n_ubatch = LONG_TOKENS + self.slots
         params.n_seq_max = self.sequences
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
@@ -245,6 +265,10 @@ class Batch:
         self._logits[self._count - 1] = last_logits
         self.struct.n_tokens = self._count
         return self._count - 1
+
+
+def _bytes_of(array: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _fitting_context(trained: int, wanted: int) -> int:

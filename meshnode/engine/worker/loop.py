@@ -1,9 +1,9 @@
 """The batched loop: commands, admission, one step of computing for every run at once, events.
 
-Each step computes one token for every run that is answering and a chunk of prompts beside them, so that
-nobody waits for anybody's long prompt. Runs are admitted by cells of the key-value cache; if answers grow
-beyond what was reserved, the youngest run is moved out and computed again later, and nobody fails. It knows
-neither processes nor pipes: commands come from a callable, events go to one.
+Each step computes one token for every run that is answering and a chunk of prompts beside them, a long one while
+more wait than answer, so that nobody waits long for anybody's prompt. Runs are admitted by cells of the key-value
+cache; if answers grow beyond what was reserved, the youngest run is moved out and computed again later, and nobody
+fails. It knows neither processes nor pipes: commands come from a callable, events go to one.
 """
 
 import time
@@ -55,6 +55,7 @@ class Loop:
         model: Model,
         template: Template,
         *,
+        cache: Cache,
         embedder: Embeds,
         pace: Pace,
         commands: Callable[[bool], Iterable[AnyCommand]],
@@ -67,7 +68,7 @@ class Loop:
         self._commands = commands
         self._emit = emit
         self._clock = clock
-        self._cache = Cache(model)
+        self._cache = cache
         self._vectors = Vectors(embedder)
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []  # oldest first
@@ -200,7 +201,9 @@ class Loop:
                 reading.append(sequence)
             else:
                 self._add(batch, sequence, 1)
-        for sequence, take in _shares(reading, CHUNK_TOKENS if len(batch) else self._pace.chunk):
+        # A longer step reads faster. It delays everybody who answers and helps everybody who waits.
+        room = self._pace.chunk if len(reading) > len(batch) else CHUNK_TOKENS
+        for sequence, take in _shares(reading, room):
             self._add(batch, sequence, take)
         return batch
 

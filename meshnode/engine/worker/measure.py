@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from meshnode.engine.worker.frames import Measured
-from meshnode.engine.worker.llama import ALONE_TOKENS, CHUNK_TOKENS, Batch, Model
+from meshnode.engine.worker.llama import CHUNK_TOKENS, LONG_TOKENS, Batch, Model
 from meshnode.errors import EngineFailed
 
 BUDGET_S = 0.3  # for each of the four; a slow model gets one step of each
@@ -19,7 +19,7 @@ READING_MIN_TOKENS = CHUNK_TOKENS // 2  # a step that reads fewer says little ab
 WEIGHT = 0.1  # of one step in the running average
 MOVED = 0.1  # of a speed, before it is worth telling
 PERIOD_S = 2.0  # at least, between two tellings
-ALONE_S = 1.0  # that a step may take which no answer waits for: so long newcomers, and news of progress, wait
+LONG_S = 1.0  # that a step may take for which few answers wait: so long newcomers, and news of progress, wait
 
 
 class Speed(NamedTuple):
@@ -102,8 +102,8 @@ class Pace:
 
     @property
     def chunk(self) -> int:
-        """How many tokens of prompts to read in a step that no answer waits for."""
-        return max(CHUNK_TOKENS, min(ALONE_TOKENS, int(self._prompt * ALONE_S)))
+        """How many tokens of prompts to read in a step for which few answers wait."""
+        return max(CHUNK_TOKENS, min(LONG_TOKENS, int(self._prompt * LONG_S)))
 
     def note(self, read: int, answering: int, started_s: float, ended_s: float) -> list[Measured]:
         """A step of so many tokens took this time; what is to be told for it, if anything."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from meshnode.engine.worker.cache import Cache
 from meshnode.engine.worker.embedding import Embedder
 from meshnode.engine.worker.frames import AnyCommand, Event, Loading, Open, Ready
 from meshnode.engine.worker.llama import Model
@@ -29,7 +30,8 @@ def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], e
     speed = measure(model)
     emit([_facts(model, speed, opening.threads)])
     pace, embedder = Pace(speed, model.slots), Embedder(model)
-    return Loop(model, template, embedder=embedder, pace=pace, commands=commands, emit=emit)
+    cache = Cache(model, opening.shelf_bytes)
+    return Loop(model, template, cache=cache, embedder=embedder, pace=pace, commands=commands, emit=emit)
 
 
 def template_of(model: Model) -> Template:

@@ -55,13 +55,17 @@ class Prefixes:
         """How many tokens of a sequence are in the cache."""
         return sum(len(node.tokens) for node in self._paths[sequence])
 
+    def tokens(self, sequence: int) -> list[int]:
+        """All tokens of a sequence that are in the cache."""
+        return [token for node in self._paths[sequence] for token in node.tokens]
+
     def own(self, sequence: int) -> int:
         """How many of its cells no other sequence holds."""
         return sum(len(node.tokens) for node in self._paths[sequence] if len(node.holders) == 1)
 
     def begins(self, sequence: int, tokens: Sequence[int]) -> bool:
         """Whether all that a sequence has in the cache is a beginning of `tokens`."""
-        held = [token for node in self._paths[sequence] for token in node.tokens]
+        held = self.tokens(sequence)
         return held == tokens[: len(held)]
 
     def held(self, sequences: Sequence[int]) -> int:
