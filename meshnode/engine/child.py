@@ -5,15 +5,15 @@ when the thread that started it ends, so none of trio's own threads, which come 
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO
 
+import psutil
 import trio
 
 from meshnode.engine.sandbox import Launch
@@ -26,8 +26,6 @@ OUTBOX_FRAMES = 4096
 READ_BYTES = 1 << 16
 END_GRACE_S = 2.0  # between asking a worker to go and killing it
 END_LOOK_S = 0.005
-INFO_BYTES = 4096
-INFO_WITHIN_S = 5.0
 LOG_LINE_MAX_BYTES = 2000
 LAST_LINES = 8
 SIGNALS = {int(one): one.name for one in signal.Signals}
@@ -39,17 +37,20 @@ _log = log.get("engine")
 class Child:
     """A running worker. `send` never waits; `events` ends when the process does."""
 
-    def __init__(self, process: subprocess.Popen[bytes], pipes: "_Pipes") -> None:
+    def __init__(self, process: subprocess.Popen[bytes], pipes: "_Pipes", *, wrapped: bool) -> None:
         self._process = process
         self._pipes = pipes
-        self._pid = process.pid
+        self._pid = 0 if wrapped else process.pid
         self._put, self._outbox = trio.open_memory_channel[Command](OUTBOX_FRAMES)
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
     def pid(self) -> int:
-        """The worker's process id, also when bubblewrap is between it and this process."""
-        return self._pid
+        """The worker's process id; while bubblewrap has not started it yet, bubblewrap's."""
+        if not self._pid:
+            with suppress(psutil.Error):
+                self._pid = next((child.pid for child in psutil.Process(self._process.pid).children()), 0)
+        return self._pid or self._process.pid
 
     @property
     def killed(self) -> bool:
@@ -64,8 +65,12 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """End the process at once; `events` then ends."""
-        self._process.kill()
+        """End the process at once; `events` then ends.
+
+        Bubblewrap forks, and what it forked dies with it only from some way on: until then it is in its group.
+        """
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def events(self) -> AsyncGenerator[AnyEvent, None]:
         """What the worker says, until it is gone. Raises FrameError when it talks nonsense."""
@@ -104,21 +109,10 @@ class Child:
         await self._pipes.input.aclose()
         with trio.move_on_after(END_GRACE_S):
             await self._ended()
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._ended()
+        self.kill()  # also what may be left of it when bubblewrap itself has ended
+        await self._ended()
         await self._pipes.output.aclose()
         await self._pipes.log.aclose()
-
-    async def learn_pid(self, info: trio.lowlevel.FdStream) -> None:
-        """Read from bubblewrap which process the worker is; without bubblewrap there is nothing to read."""
-        told = b""
-        with trio.move_on_after(INFO_WITHIN_S):
-            async with info:
-                while len(told) < INFO_BYTES and (more := await info.receive_some(INFO_BYTES)):
-                    told += more
-        if found := re.search(rb'"child-pid":\s*(\d+)', told):
-            self._pid = int(found[1])
 
     async def _ended(self) -> None:
         """Wait for its end, which is near: by looking, for trio can wait for its own processes only."""
@@ -142,17 +136,12 @@ class _Pipes:
 @asynccontextmanager
 async def start_child(launch: Launch) -> AsyncIterator[Child]:
     """A worker process, for as long as the context lasts. Raises EngineFailed when it cannot be started."""
-    info, info_fd = os.pipe()
     try:
-        process = _start(launch, info_fd)
+        process = _start(launch)
     except OSError as error:
-        os.close(info)
         raise EngineFailed(f"the worker process cannot be started: {error}") from error
-    finally:
-        os.close(info_fd)
-    child = Child(process, _Pipes(process))
+    child = Child(process, _Pipes(process), wrapped=bool(launch.wrapping))
     try:
-        await child.learn_pid(trio.lowlevel.FdStream(info))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.write)
             nursery.start_soon(child.read_log)
@@ -163,16 +152,15 @@ async def start_child(launch: Launch) -> AsyncIterator[Child]:
             await child.end()
 
 
-def _start(launch: Launch, info_fd: int) -> subprocess.Popen[bytes]:
+def _start(launch: Launch) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own interpreter and bubblewrap, without a shell
-        launch.arguments(info_fd),
+        launch.arguments,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
         env=launch.environment,
-        pass_fds=(info_fd,) if launch.wrapping else (),
-        # A Ctrl-C at the terminal is for the node, which then ends its worker in order.
+        # A Ctrl-C at the terminal is for the node, which then ends its worker in order; and a group to kill.
         start_new_session=True,
     )
 

@@ -53,8 +53,7 @@ _log = log.get("engine")
 class Launch:
     """How to start a worker, and what to tell it: the path its model has there, and its wall.
 
-    `command` is its own; `wrapping` comes before it, and then the number of a pipe on which bubblewrap
-    tells the worker's process id.
+    `command` is its own; `wrapping`, bubblewrap with its arguments, comes before it.
     """
 
     command: tuple[str, ...]
@@ -63,10 +62,10 @@ class Launch:
     wall: Wall
     wrapping: tuple[str, ...] = ()
 
-    def arguments(self, info_fd: int) -> list[str]:
+    @property
+    def arguments(self) -> list[str]:
         """The whole command line."""
-        told = ("--info-fd", str(info_fd), "--") if self.wrapping else ()
-        return [*self.wrapping, *told, *self.command]
+        return [*self.wrapping, *(("--",) if self.wrapping else ()), *self.command]
 
 
 @dataclass(frozen=True, slots=True)

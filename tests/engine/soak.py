@@ -33,6 +33,7 @@ from meshnode.terms import Bias, Job, Output, Sampling, Turn, Wish
 
 SLOTS = 8
 CONTEXT = 1024  # few cells, so that idle ones have to go and answers are moved out
+SHELF_BYTES = 8 * 1024 * 1024  # soon full
 AT_ONCE = 20
 HUNG_S = 300.0  # nothing takes that long
 SCOPES = (b"", b"a", b"a", b"b", b"c")
@@ -92,7 +93,7 @@ class Soak:
         launch = Sandbox("none").launch(WORKER_COMMAND, str(path))
         async with start_child(launch) as child, trio.open_nursery() as nursery:
             self._child = child
-            child.send(Open(launch.model, SLOTS, CONTEXT, 1, launch.wall))
+            child.send(Open(launch.model, SLOTS, CONTEXT, 1, launch.wall, SHELF_BYTES))
             nursery.start_soon(self._listen)
             await self._until(lambda: self.ready)
             await self._ask_all()

@@ -150,6 +150,49 @@ async def test_a_hostile_worker_dies_with_its_node(place, kind, tmp_path):
             await trio.sleep(0.01)
 
 
+async def test_a_worker_that_is_killed_while_bubblewrap_forks_leaves_nothing(place):
+    """What bubblewrap forked waits for it then, and would do so for ever."""
+    launch = launch_of(place, "bubblewrap", stays=True)
+    for _ in range(20):
+        async with start_child(launch) as child:
+            bubblewrap = child._process.pid
+            forked = Path(f"/proc/{bubblewrap}/task/{bubblewrap}/children")
+            while not forked.read_text():  # without a pause: it is a matter of microseconds
+                pass
+            child.kill()
+    assert started_over(place[1]) == []
+
+
+@pytest.mark.parametrize("delay_ms", range(0, 24, 6))
+async def test_a_node_that_is_killed_while_its_worker_starts_leaves_nothing(place, delay_ms, tmp_path):
+    launch = launch_of(place, "bubblewrap", stays=True)
+    node = tmp_path / "node.py"
+    node.write_text(DYING_NODE)
+    facts = json.dumps([launch.command, launch.wrapping, launch.model, launch.environment, delay_ms])
+    path = os.pathsep.join(sys.path)
+    await trio.run_process(
+        [sys.executable, "-P", node, facts], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    with trio.fail_after(5):
+        while started_over(place[1]):
+            await trio.sleep(0.01)
+
+
+def started_over(model):
+    """Processes that have to do with this model file: bubblewrap before it becomes the worker, and the worker."""
+    return [process for process in psutil.process_iter() if lives(process) and mentions(process, str(model))]
+
+
+def mentions(process, text):
+    try:
+        mounts = Path(f"/proc/{process.pid}/mountinfo").read_text()
+        return text in process.cmdline() or any(
+            line.split()[3].endswith(text) for line in mounts.splitlines()
+        )
+    except (psutil.Error, OSError):
+        return False
+
+
 def lives(process):
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -175,6 +218,24 @@ async def main():
         async for _ in child.events():
             print(child.pid, flush=True)
             await trio.sleep(60)
+
+trio.run(main)
+"""
+
+
+DYING_NODE = """
+import json, os, sys, trio
+from meshnode.engine.child import start_child
+from meshnode.engine.sandbox import Launch
+from meshnode.engine.worker.frames import Wall
+
+command, wrapping, model, environment, delay_ms = json.loads(sys.argv[1])
+launch = Launch(tuple(command), environment, model, Wall(), tuple(wrapping))
+
+async def main():
+    async with start_child(launch):
+        await trio.sleep(delay_ms / 1000)
+        os.kill(os.getpid(), 9)
 
 trio.run(main)
 """
