@@ -28,14 +28,16 @@ from meshnode.observe import log
 from meshnode.terms import Job, Piece, Sampling, Turn, Wish
 
 GOVERNED = 0  # what LlamaEngine.set_threads takes for "as the machine allows"
+PAUSED = -1  # no answers at all: the owner's program by itself
 LOADS = (0.0, 0.2, 1.0)
 WIDTHS = (1, 4)
-SETTLE_S = 1.0
-TURN_S = 2.0
+SETTLE_S = 0.75
+TURN_S = 1.0  # short, so that a machine that changes its pace does so to all of a round
 STALL_MAX_S = 10.0
 WINDOW_S = 0.25
 SWITCH_WITHIN_S = 2.0
 SWITCH_WATCHED_S = 5.0
+SWITCHES = 3
 ANSWER_TOKENS = 400
 TPS_MIN = 1.0  # a machine too busy for anything shall not divide by zero
 ENOUGH = 0.9  # of the best fixed count's speed, and of the owner's program's own
@@ -90,6 +92,8 @@ class Writing:
 
     engine: LlamaEngine
     came: list[float] = field(default_factory=list)
+    under_way: set[trio.CancelScope] = field(default_factory=set)
+    wanted: trio.Event = field(default_factory=trio.Event)
 
     def rate(self, since: float, until: float) -> float:
         """Tokens per second in this span."""
@@ -102,21 +106,39 @@ class Writing:
             while len(self.came) < come + 2 * max(WIDTHS):  # noqa: ASYNC110 - tokens set no event
                 await trio.sleep(WINDOW_S / 10)
 
+    def pause(self) -> None:
+        """Write nothing until `go_on`."""
+        self.wanted = trio.Event()
+        for scope in self.under_way:
+            scope.cancel()
+
+    def go_on(self) -> None:
+        """Write again."""
+        self.wanted.set()
+
     async def write(self) -> None:
         """One answer after another."""
+        while True:
+            await self.wanted.wait()
+            with trio.CancelScope() as scope:
+                self.under_way.add(scope)
+                await self._write_one()
+            self.under_way.discard(scope)
+
+    async def _write_one(self) -> None:
         turn = Turn(role="user", content="Tell me a very long story about the sea.")
         sampling = Sampling(max_tokens=ANSWER_TOKENS, temperature=0.8)
-        while True:
-            async with self.engine.run(Job(id="b", wish=Wish(), turns=(turn,), sampling=sampling)) as emitted:
-                async for item in emitted:
-                    if isinstance(item, Piece):
-                        self.came.extend([trio.current_time()] * len(item.ids))
+        async with self.engine.run(Job(id="b", wish=Wish(), turns=(turn,), sampling=sampling)) as emitted:
+            async for item in emitted:
+                if isinstance(item, Piece):
+                    self.came.extend([trio.current_time()] * len(item.ids))
 
 
 @asynccontextmanager
 async def writing(engine: LlamaEngine, width: int) -> AsyncIterator[Writing]:
     """So many answers at the same time, for as long as the context lasts."""
     work = Writing(engine)
+    work.go_on()
     async with trio.open_nursery() as nursery:
         for _ in range(width):
             nursery.start_soon(work.write)
@@ -134,7 +156,7 @@ class Measured:
 
     def best(self) -> int:
         """The best fixed count."""
-        return max((mode for mode in self.tps if mode != GOVERNED), key=self.median)
+        return max((mode for mode in self.tps if mode > 0), key=self.median)
 
     def median(self, mode: int) -> float:
         """The tokens per second of a mode."""
@@ -145,13 +167,18 @@ class Measured:
         pairs = zip(self.tps[GOVERNED], self.tps[self.best()], strict=True)
         return statistics.median(ours / max(best, TPS_MIN) for ours, best in pairs)
 
+    def kept(self) -> float:
+        """The owner's program's speed beside the governed worker over its own, round by round."""
+        pairs = zip(self.owner[GOVERNED], self.owner[PAUSED], strict=True)
+        return statistics.median(beside / alone for beside, alone in pairs)
+
 
 async def compare(engine: LlamaEngine, width: int, duty: float, rounds: int) -> Measured:
     """Every mode in turn, several times over."""
     measured = Measured()
     with burning(duty) as burner:
         async with writing(engine, width) as work:
-            modes = (GOVERNED, *range(1, threads.cores() + 1))
+            modes = (GOVERNED, *range(1, threads.cores() + 1), *((PAUSED,) if duty == 1.0 else ()))
             for number in range(rounds):
                 first = number % len(modes)  # nobody is always the one after the slowest
                 for mode in modes[first:] + modes[:first]:
@@ -160,27 +187,20 @@ async def compare(engine: LlamaEngine, width: int, duty: float, rounds: int) -> 
 
 
 async def take_turn(work: Writing, burner: Burner, mode: int, measured: Measured) -> None:
-    """One mode for a few seconds."""
-    work.engine.set_threads(mode)
-    await trio.sleep(SETTLE_S)
-    await work.fresh()
+    """One mode for a moment."""
+    if mode == PAUSED:
+        work.pause()
+        await trio.sleep(SETTLE_S)
+    else:
+        work.engine.set_threads(mode)
+        await trio.sleep(SETTLE_S)
+        await work.fresh()
     since, before = trio.current_time(), burner.done
     await trio.sleep(TURN_S)
     until = trio.current_time()
     measured.tps[mode].append(work.rate(since, until))
     measured.owner[mode].append((burner.done - before) / (until - since))
-
-
-async def alone(duty: float, rounds: int) -> float:
-    """What the owner's program gets done in a second by itself."""
-    speeds = []
-    for _ in range(rounds):
-        with burning(duty) as burner:
-            await trio.sleep(SETTLE_S)
-            since, before = trio.current_time(), burner.done
-            await trio.sleep(TURN_S)
-            speeds.append((burner.done - before) / (trio.current_time() - since))
-    return statistics.median(speeds)
+    work.go_on()
 
 
 async def reaction_s(work: Writing, duties: tuple[float, float], goal_tps: float) -> float:
@@ -199,7 +219,6 @@ async def reaction_s(work: Writing, duties: tuple[float, float], goal_tps: float
 async def measure(engine: LlamaEngine, rounds: int) -> list[shape.Row]:
     """All of it."""
     rows, best_tps = [], {}
-    own = await alone(1.0, rounds)
     for width in WIDTHS:
         for duty in LOADS:
             measured = await compare(engine, width, duty, rounds)
@@ -210,11 +229,10 @@ async def measure(engine: LlamaEngine, rounds: int) -> list[shape.Row]:
                 _row(name, measured.median(GOVERNED), best_tps[width, duty], f"{best} fixed", measured)
             )
             if duty == 1.0:
-                kept = statistics.median(measured.owner[GOVERNED])
-                rows.append(_kept(f"the owner's program beside {width} at once", kept, own))
+                rows.append(_kept(f"the owner's program beside {width} at once", measured))
     async with writing(engine, 1) as work:
         for duties in ((0.0, 1.0), (1.0, 0.0)):
-            times = [await reaction_s(work, duties, best_tps[1, duties[1]]) for _ in range(rounds)]
+            times = [await reaction_s(work, duties, best_tps[1, duties[1]]) for _ in range(SWITCHES)]
             name = f"until right again, {duties[0]:g} to {duties[1]:g} cores"
             value = statistics.median(times) * 1000
             rows.append(shape.Row(name, value, "ms", SWITCH_WITHIN_S * 1000, "allowed", "<= 1"))
@@ -225,8 +243,9 @@ def _row(name: str, value: float, against: float, rival: str, measured: Measured
     return shape.Row(name, value, "tok/s", against, rival, f">= {ENOUGH}", measured.paired())
 
 
-def _kept(name: str, value: float, against: float) -> shape.Row:
-    return shape.Row(name, value / 1000, "k loops/s", against / 1000, "alone", f">= {ENOUGH}")
+def _kept(name: str, measured: Measured) -> shape.Row:
+    beside, alone = (statistics.median(measured.owner[mode]) / 1000 for mode in (GOVERNED, PAUSED))
+    return shape.Row(name, beside, "k loops/s", alone, "alone", f">= {ENOUGH}", measured.kept())
 
 
 async def run(model: Path, rounds: int) -> list[shape.Row]:
@@ -245,7 +264,7 @@ async def run(model: Path, rounds: int) -> list[shape.Row]:
 def main() -> int:
     """Parse, measure, report."""
     parser = shape.arguments(__doc__ or "")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of every mode")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of every mode")
     given = parser.parse_args()
     log.configure(wall=lambda: 0.0)
     fetched = subprocess.run(

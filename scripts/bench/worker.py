@@ -34,6 +34,7 @@ WIDTHS = (1, 4, 8, 16)
 FIRST_TOKEN_WIDTH = 8
 THREADS, CONTEXT, SLOTS = 2, 8192, 16
 TOKENS = 64
+PIPE_ANSWERS = 8  # at the least, in a round, in turn with the bare loop: half a second says little
 PLACES = ("a lighthouse", "a mill", "a station", "a library", "a mine", "a farm", "a ship", "an inn")
 
 QUIET_PERCENT, QUIET_LOOK_S, QUIET_WITHIN_S = 10.0, 0.3, 5.0
@@ -132,11 +133,13 @@ def measure_pipes(setup: Setup, rounds: int, tokens: int) -> tuple[Figures, Figu
     with both(setup) as (pipe, bare):
         for number in range(rounds + 1):
             for width in WIDTHS:
-                asked = [conversation(number, width, stream) for stream in range(width)]
                 wait_for_quiet()
-                taken_s, counts = pipe.ask_all(asked, tokens)
-                bare_s = bare.repeat(counts)
-                written = sum(answer for _, answer in counts)
+                written = taken_s = bare_s = 0.0
+                for once_more in range(max(1, PIPE_ANSWERS // width)):
+                    asked = [conversation(number, width, stream + once_more) for stream in range(width)]
+                    seconds, counts = pipe.ask_all(asked, tokens)
+                    taken_s, bare_s = taken_s + seconds, bare_s + bare.repeat(counts)
+                    written += sum(answer for _, answer in counts)
                 if number:
                     ours.setdefault(("worker", width), []).append(written / taken_s)
                     bare_tps.setdefault(("bare", width), []).append(written / bare_s)
