@@ -37,6 +37,7 @@ LIFE_SIGN_S = 1.0  # between two signs to those who wait while their model is br
 ROOM_WAIT_S = 30.0  # for memory, at most; and at most half the time that a job has
 UNLOADED = "unloaded to make room"
 WAITS_FOR_ROOM = "waiting for memory that other models hold"
+ILLEGAL_INSTRUCTION = "it was ended by SIGILL"
 UNBOUNDED_BYTES = 1 << 62
 
 _log = log.get("engine")
@@ -96,6 +97,7 @@ class LlamaEngine:
         self._life: Life | None = None
         self._stay = trio.CancelScope()
         self._wanted = trio.Event()
+        self._plain = False  # without special instructions, once they have ended a worker
         self._recalled = False  # from standby: it has been in memory, and is to come back
         self._used_at = 0.0
 
@@ -326,6 +328,11 @@ class LlamaEngine:
         while True:
             launch = self._sandbox.launch(self._command, model.path, need_bytes if any(model.shape) else 0)
             ending = await self._live_in(launch, model, context)
+            if ending.how.startswith(ILLEGAL_INSTRUCTION) and not self._plain:
+                # A llama.cpp that was built for another processor, or wrongly for this one.
+                self._plain = True
+                _log.warning("computing without special instructions", why=ending.how)
+                continue
             if ending.began or not self._sandbox.weaken(ending.how):
                 ending.how = ending.how.replace(MODEL_INSIDE, model.path)
                 return ending
@@ -344,7 +351,7 @@ class LlamaEngine:
                 )
                 threads = await self._life.first_threads()
                 shelf = shelf_bytes(model.shape, context=context)
-                child.send(Open(launch.model, self._slots, context, threads, launch.wall, shelf))
+                child.send(Open(launch.model, self._slots, context, threads, launch.wall, shelf, self._plain))
                 ending = await self._life.run()
                 ending.how = ending.how or await child.last_words()
                 ending.began = ending.began or child.killed  # whoever did that, it was not the sandbox

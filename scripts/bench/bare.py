@@ -1,6 +1,7 @@
 """A worker asked through its own pipe, and the barest loop around llama.cpp that does the same work.
 
-Both take the same schedule: one token for every answer and up to CHUNK_TOKENS of prompts beside them in one step.
+Both take the same schedule: one token for every answer and up to CHUNK_TOKENS of prompts beside them in one step, or
+LONG_TOKENS while more prompts wait than answers are written.
 The bare loop has no text, no pipe, no limits and no other duties: what it takes is what llama.cpp takes.
 As a script this file is the bare loop.
 """
@@ -20,7 +21,7 @@ from meshnode.engine.child import WORKER_COMMAND
 from meshnode.engine.worker.frames import Ended, FrameReader, Open, Ready, Refused, Run, pack, read_event
 from meshnode.terms import Job, Sampling, Turn, Wish
 
-CHUNK_TOKENS = 128
+CHUNK_TOKENS, LONG_TOKENS = 128, 512
 READ_BYTES = 1 << 16
 
 Conversation = Sequence[dict[str, str]]
@@ -125,7 +126,7 @@ def open_bare(setup: Setup):
     model = c.llama_model_load_from_file(setup.model.encode(), c.llama_model_default_params())
     params = c.llama_context_default_params()
     params.n_ctx, params.n_seq_max = setup.context, setup.slots
-    params.n_batch = params.n_ubatch = CHUNK_TOKENS + setup.slots
+    params.n_batch = params.n_ubatch = LONG_TOKENS + setup.slots
     params.n_threads = params.n_threads_batch = setup.threads
     params.kv_unified, params.no_perf = True, True
     return c, c.llama_init_from_model(model, params)
@@ -152,7 +153,8 @@ def repeat_bare(c, context, batch, counts: Counts) -> float:
 
 def _fill(batch, left: list[list[int]], places: list[int], tokens: list[int]) -> list[tuple[int, int]]:
     """Make the next batch; the sequences that get a token from it, each with its row."""
-    rows, room, row = [], CHUNK_TOKENS, 0
+    waiting, writing = sum(bool(prompt) for prompt, _ in left), sum(not p and bool(a) for p, a in left)
+    rows, room, row = [], LONG_TOKENS if waiting > writing else CHUNK_TOKENS, 0
     for number, (prompt, answer) in enumerate(left):
         take = min(prompt, room) if prompt else min(answer, 1)
         for _ in range(take):
@@ -177,7 +179,7 @@ def main() -> None:
     """Repeat what each line of standard input says."""
     setup = Setup(**json.loads(sys.argv[1]))
     c, context = open_bare(setup)
-    batch = c.llama_batch_init(CHUNK_TOKENS + setup.slots, 0, 1)
+    batch = c.llama_batch_init(LONG_TOKENS + setup.slots, 0, 1)
     for line in sys.stdin:
         print(repeat_bare(c, context, batch, json.loads(line)), flush=True)
 

@@ -37,6 +37,17 @@ if isinstance(command, Run):
         time.sleep(60)
     say(Ended(command.number, FinishReason.STOP, 3, 1))
 """
+STUMBLES_OVER_INSTRUCTIONS = """
+if isinstance(command, Open) and not command.plain:
+    say(Loading(0.5))
+    os.kill(os.getpid(), 4)
+if isinstance(command, Open):
+    say(READY)
+if isinstance(command, Run):
+    if life == 2:
+        os.kill(os.getpid(), 9)
+    say(Ended(command.number, FinishReason.STOP, 3, 1))
+"""
 NEVER_ENDS_RUNS = """
 if isinstance(command, Open):
     say(READY)
@@ -65,6 +76,15 @@ async def serving(until):
 async def collect(engine, job):
     async with engine.run(job) as emitted:
         return [item async for item in emitted]
+
+
+async def test_an_instruction_that_the_processor_does_not_have_is_done_without(serving, stand_in, job, until):
+    engine = await serving(stand_in(STUMBLES_OVER_INSTRUCTIONS))
+    with pytest.raises(EngineCrashed):
+        await collect(engine, job())
+    await until(engine, EngineState.READY)  # and the next worker does not try them again
+    (end,) = await collect(engine, job())
+    assert isinstance(end, End)
 
 
 async def test_a_run_goes_through_and_the_card_is_there(serving, stand_in, job):

@@ -38,7 +38,7 @@ class Open(Command, frozen=True):
     """The first command: load this model.
 
     `context` is in tokens; 0 means the most that is sensible. `shelf_bytes` is what idle conversations may take
-    beside the cache.
+    beside the cache. `plain` computes without the kernels for this very processor.
     """
 
     path: str
@@ -47,6 +47,7 @@ class Open(Command, frozen=True):
     threads: int = 1
     wall: Wall = Wall()
     shelf_bytes: int = 0
+    plain: bool = False
 
 
 class Run(Command, frozen=True):

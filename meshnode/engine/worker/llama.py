@@ -44,15 +44,22 @@ class Model:
     `context` 0 takes the model's own, at most CONTEXT_AUTO_MAX. `slots` runs compute at once, and the cache
     tells `sequences` apart. They share `cells` cells; a decode that needs more fails, so the caller counts.
     `whole_only` is a model whose memory is a state rather than cells: a sequence of it can be continued at its
-    end or dropped, and nothing else. Raises EngineFailed.
+    end or dropped, and nothing else. `plain` computes without what only some processors have. Raises EngineFailed.
     """
 
     def __init__(
-        self, path: str, *, slots: int, context: int, threads: int, on_progress: Callable[[float], None]
+        self,
+        path: str,
+        *,
+        slots: int,
+        context: int,
+        threads: int,
+        on_progress: Callable[[float], None],
+        plain: bool = False,
     ) -> None:
         c.llama_log_set(_log_callback, ctypes.c_void_p(0))
         c.llama_backend_init()
-        self._model = _load(path, on_progress)
+        self._model = _load(path, on_progress, plain)
         self.slots = slots
         self.whole_only = bool(
             c.llama_model_is_recurrent(self._model) or c.llama_model_is_hybrid(self._model)
@@ -277,7 +284,7 @@ def _fitting_context(trained: int, wanted: int) -> int:
     return min(trained, CONTEXT_AUTO_MAX)
 
 
-def _load(path: str, on_progress: Callable[[float], None]) -> object:
+def _load(path: str, on_progress: Callable[[float], None], plain: bool) -> object:
     def progress(done: float, _user: object) -> bool:
         on_progress(done)
         return True
@@ -285,6 +292,7 @@ def _load(path: str, on_progress: Callable[[float], None]) -> object:
     params = c.llama_model_default_params()
     callback = c.llama_progress_callback(progress)
     params.progress_callback = callback
+    params.use_extra_bufts = not plain  # weights in the order that special instructions want
     model = c.llama_model_load_from_file(path.encode(), params)
     if not model:
         raise EngineFailed(

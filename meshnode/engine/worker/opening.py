@@ -25,6 +25,7 @@ def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], e
         context=opening.context,
         threads=opening.threads,
         on_progress=_Progress(emit),
+        plain=opening.plain,
     )
     template = template_of(model)
     speed = measure(model)
