@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshnode.routing import quants
-from meshnode.terms import Candidate, ModelCard, Place, Privacy, Wish
+from meshnode.terms import Candidate, Feature, ModelCard, Place, Privacy, Wish
 from meshnode.terms.privacy import TRUST_NEEDED
 from meshwire.limits import ROUTE_LINKS
 
@@ -99,6 +99,7 @@ def reject(
         (Reason.TIER, card.tier < max(wish.min_tier, model.min_tier)),
         (Reason.CONTEXT, 0 < card.context < counted_tokens),
         (Reason.FEATURES, not set(wish.features) <= set(card.features)),
+        (Reason.FEATURES, card.only_embeds and Feature.EMBEDDINGS not in wish.features),
         (Reason.SIGNER, bool(wish.signed_by) and not _is_signed_by(card, wish.signed_by)),
         (Reason.PRIVACY, candidate.trust < TRUST_NEEDED[wish.privacy]),
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),

@@ -45,6 +45,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     signed_at_ms: int = 0
     signature: bytes = b""
 
+    @property
+    def only_embeds(self) -> bool:
+        """Whether it makes vectors and writes no answers."""
+        return self.features == (Feature.EMBEDDINGS,)
+
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A node that may serve, with all that the decision needs.

@@ -20,6 +20,11 @@ def test_a_fitting_candidate_is_not_rejected() -> None:
     assert verdict(at_home()) is None
 
 
+def test_what_only_embeds_may_embed() -> None:
+    one = offer(1, model=card(features=("embeddings",)))
+    assert verdict(one, features=("embeddings",)) is None
+
+
 def relayed(links: int) -> tuple[bytes, ...]:
     return (*tuple(bytes([90 + n]) * 20 for n in range(links - 1)), bytes([1]) * 20)
 
@@ -32,6 +37,7 @@ def relayed(links: int) -> tuple[bytes, ...]:
         (Reason.TIER, {}, {"model": "smollm2:135m@q5"}),
         (Reason.CONTEXT, {}, {"counted_tokens": 4097}),
         (Reason.FEATURES, {}, {"features": ("tools",)}),
+        (Reason.FEATURES, {"model": card(features=("embeddings",))}, {}),
         (Reason.SIGNER, {}, {"signed_by": ("61" * 32,)}),
         (Reason.PRIVACY, {"trust": Trust.MEMBER}, {}),
         (Reason.PRIVACY, {"trust": Trust.TRUSTED}, {"privacy": Privacy.SENSITIVE}),

@@ -198,7 +198,7 @@ class UpstreamEngine:
         fitting = [offer for offer in self._offers if wanted.fits(offer.card)]
         if not fitting:
             raise ModelNotFound(f"The upstream server does not offer {job.wish.model!r}.", param="model")
-        able = [offer for offer in fitting if job.inputs or not offer.only_embeds]
+        able = [offer for offer in fitting if job.inputs or not offer.card.only_embeds]
         if not able:
             raise ModelNotFound(
                 f"The model {fitting[0].card.name} embeds texts, and nothing else.", param="model"

@@ -60,11 +60,6 @@ class Offer(NamedTuple):
     owner: str
     card: ModelCard
 
-    @property
-    def only_embeds(self) -> bool:
-        """Whether it writes no answers."""
-        return self.card.features == (Feature.EMBEDDINGS,)
-
 
 class Name(NamedTuple):
     """A model's name in the mesh's way; `quant` is what the id says of it, if it does."""
