@@ -213,5 +213,6 @@ def _model_facts(model: LocalModel) -> dict[str, str]:
         "licence": model.licence,
         "source": model.source,
         "sha256": model.digest,
+        "signed by": model.signer,
         "path": model.path,
     }

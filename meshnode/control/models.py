@@ -12,6 +12,7 @@ from meshnode.engine.footprint import CONTEXT_AUTO_MAX, Shape, footprint_bytes
 from meshnode.errors import ModelFileInvalid, ModelNotFound
 from meshnode.models import catalog
 from meshnode.models.facts import ModelFacts
+from meshnode.models.signed import statement_of
 from meshnode.models.store import ModelStore, Removed, StoredModel
 
 Remove = Callable[[str, bool], Awaitable[Removed]]
@@ -19,7 +20,8 @@ Remove = Callable[[str, bool], Awaitable[Removed]]
 
 class LocalModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model on this device. `digest` is hex; `memory_bytes` is about what it takes to run, with a context of
-    `memory_context` tokens; `problem` says what is wrong with its file, and is empty when nothing is.
+    `memory_context` tokens; `signer` is the key in hex that vouches for the weights; `problem` says what is wrong
+    with its file. Both are empty when there is none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LocalModel(msgspec.Struct, frozen=True, kw_only=True):
     template: bool = False
     memory_bytes: int = 0
     memory_context: int = 0
+    signer: str = ""
     problem: str = ""
 
 
@@ -113,6 +116,7 @@ def _described(store: ModelStore, model: StoredModel, slots: int) -> LocalModel:
     except ModelFileInvalid as error:
         facts, problem = ModelFacts(), error.message
     context = min(CONTEXT_AUTO_MAX, facts.context or CONTEXT_AUTO_MAX)
+    statement = statement_of(store, model.digest)
     shape = Shape(facts.weights_bytes, facts.kv_elements, facts.vocabulary, facts.context)
     return LocalModel(
         name=model.name,
@@ -132,6 +136,7 @@ def _described(store: ModelStore, model: StoredModel, slots: int) -> LocalModel:
         template=facts.template,
         memory_bytes=0 if problem else footprint_bytes(shape, context=context, slots=slots),
         memory_context=0 if problem else context,
+        signer=statement.signer.hex() if statement else "",
         problem=problem,
     )
 

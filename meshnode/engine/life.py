@@ -12,7 +12,7 @@ import trio
 from meshnode.engine import threads
 from meshnode.engine.child import Child
 from meshnode.engine.power import Meter
-from meshnode.engine.runs import Runs
+from meshnode.engine.runs import SPEED_MIN, Runs
 from meshnode.engine.worker.frames import (
     Alive,
     AnyEvent,
@@ -33,7 +33,6 @@ STALL_LOOK_S = 1.0
 SLOW_STEPS = 20.0  # a model so slow that a step takes long may be silent for this many steps
 STEP_TOKENS = 136
 BARREN_SLACK = 3.0  # what writing all that a run may write takes at the measured speed, so many times
-SPEED_MIN = 0.1  # tokens per second, for estimates
 BUSY_CORES = 0.5  # a worker that takes this much computes, and the watts then are those of computing
 WATTS_SMOOTHING = 0.1
 CRASHED = "the worker crashed while it answered; it is being restarted"

@@ -16,7 +16,7 @@ from meshnode.engine.budget import MemoryBudget, too_large
 from meshnode.engine.card import build_card, refreshed
 from meshnode.engine.child import WORKER_COMMAND, start_child
 from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes, shelf_bytes
-from meshnode.engine.life import CRASHED, SPEED_MIN, Ending, Life
+from meshnode.engine.life import CRASHED, Ending, Life
 from meshnode.engine.runs import Run, Runs
 from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
 from meshnode.engine.worker.frames import Cancel, Confined, Loading, Measured, Open, Ready
@@ -238,16 +238,8 @@ class LlamaEngine:
         if self._state is not EngineState.READY and not self.on_call:
             raise Busy(self._detail or "the model is being loaded", retry_after_s=2.0)
         if len(self._runs) >= self._slots + QUEUE_RUNS:
-            raise Busy("this node's queue is full", retry_after_s=self._wait_s())
-
-    def _wait_s(self) -> float:
-        """An estimate, in seconds, of when a place gets free."""
-        card, load = self._card, self._runs.load
-        assert card is not None
-        generate_tps = max(card.generate_tps * card.batch_gain, SPEED_MIN)
-        prefill_s = load.queued_prefill / max(card.prompt_tps, SPEED_MIN)
-        work_s = prefill_s + load.queued_decode / generate_tps
-        return max(1.0, work_s / max(1, load.in_flight))
+            assert self._card is not None
+            raise Busy("this node's queue is full", retry_after_s=self._runs.wait_s(self._card))
 
     def _send_held(self) -> None:
         """The model is there: give it what has waited for it."""

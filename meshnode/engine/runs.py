@@ -9,8 +9,9 @@ from meshnode.engine.base import Load
 from meshnode.engine.outlet import Outlet
 from meshnode.engine.worker.frames import Embedded, Ended, Prefilled, Refused, Started, Written
 from meshnode.errors import EngineFailed, MeshError, from_code
-from meshnode.terms import End, Job, Piece, Progress, Usage, Vector
+from meshnode.terms import End, Job, ModelCard, Piece, Progress, Usage, Vector
 
+SPEED_MIN = 0.1  # tokens per second, for estimates
 CHARS_PER_TOKEN = 4  # a guess for the queue's figures, until the worker has counted
 
 RunEvent = Started | Prefilled | Written | Embedded | Ended | Refused
@@ -85,6 +86,13 @@ class Runs:
             queued_decode=sum(run.decode_left for run in self._runs.values()),
             slots=self._slots,
         )
+
+    def wait_s(self, card: ModelCard) -> float:
+        """An estimate, in seconds, of when a place gets free."""
+        load = self.load
+        generate_tps = max(card.generate_tps * card.batch_gain, SPEED_MIN)
+        prefill_s = load.queued_prefill / max(card.prompt_tps, SPEED_MIN)
+        return max(1.0, (prefill_s + load.queued_decode / generate_tps) / max(1, load.in_flight))
 
     def begin(self, job: Job) -> Run:
         """A new run."""

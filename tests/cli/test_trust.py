@@ -84,6 +84,7 @@ def test_a_model_that_is_here_keeps_its_statement(meshnode, home, file):
     statement = statement_of(store, model.digest)
     assert statement is not None
     assert printed["files"][0]["signature"] == statement.signature.hex()
+    assert json.loads(meshnode("show", "--json", "tiny:1m").stdout)["signer"] == statement.signer.hex()
 
 
 def test_the_root_key_signs_only_where_it_is(meshnode, home, file, manifest):

@@ -4,6 +4,7 @@ Functions are those of llama-cpp-python 0.3.36's `llama_cpp.llama_cpp`. Not thre
 """
 
 import ctypes
+import mmap
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -197,7 +198,8 @@ class Model:
     def save(self, sequence: int) -> Any:
         """What a sequence has in the cache, as a buffer; None when llama.cpp cannot tell."""
         size = self.state_bytes(sequence)
-        state = np.empty(size, np.uint8)
+        # Pages of its own, which go back to the system: in the heap, buffers of all sizes would leave holes.
+        state = np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8, size)
         taken = c.llama_state_seq_get_data(self._context, _bytes_of(state), size, sequence)
         return state if taken == size else None
 
