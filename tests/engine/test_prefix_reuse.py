@@ -217,6 +217,15 @@ def test_the_least_recently_used_leave_the_shelf_and_what_is_too_large_stays_in_
     assert cached(stage, 3, numbers(200, 300)) == 99
 
 
+def test_what_comes_back_is_not_pushed_out_by_those_who_make_room_for_it():
+    stage = make(shelf=150, idle=8)
+    cached(stage, 1, numbers(200, 300))
+    cached(stage, 2, "7", scope=b"b")
+    cached(stage, 3, numbers(500, 600), scope=b"c")  # idle in the cache: on the shelf there is room for one
+    assert cached(stage, 4, f"{numbers(200, 220)} 7") == 20
+    assert cached(stage, 5, f"{numbers(200, 300)} 7") == 100
+
+
 def test_what_the_shelf_holds_is_not_brought_back_where_there_is_no_room():
     stage = make(shelf=1000, cells=220, context=220)
     cached(stage, 1, numbers(200, 350))

@@ -34,7 +34,8 @@ def test_the_least_recently_used_make_room_and_what_is_too_large_moves_nobody():
     first, second, third = (kept(start, start + 5) for start in (0, 10, 20))
     for each in (first, second, third):
         shelf.put(each)
-    shelf.touch(first)
+    shelf.remove(first)
+    shelf.put(first)  # used again
     shelf.put(kept(30, 35, size=31))
     assert (len(shelf), shelf.used) == (3, 30)
     shelf.put(kept(40, 45, size=15))

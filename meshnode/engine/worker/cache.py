@@ -132,20 +132,22 @@ class Cache:
     def _bring_back(self, found: Found) -> int | None:
         """A sequence with what was found, from the shelf; None if there is no room for it."""
         kept = found.kept
+        self._shelf.remove(kept)  # or those that make room for it could push it out
+        sequence = self._restored(kept)
+        if sequence is None or len(kept.tokens) - found.length > TAIL_TOKENS:
+            self._shelf.put(kept)
+        if sequence is not None and found.length < len(kept.tokens):
+            self.cut(sequence, found.length)
+        return sequence
+
+    def _restored(self, kept: Kept) -> int | None:
         if not self.make_room(len(kept.tokens)):
             return None
-        continued = len(kept.tokens) - found.length <= TAIL_TOKENS
-        if continued:
-            self._shelf.remove(kept)  # before others come onto it
-        else:
-            self._shelf.touch(kept)
         sequence = self._open(kept.scope)
         if not self._model.restore(sequence, kept.state):
             self.drop(sequence)
             return None
         self._prefixes.extend(sequence, kept.tokens)
-        if found.length < len(kept.tokens):
-            self.cut(sequence, found.length)
         return sequence
 
     def _find(self, scope: bytes, tokens: Sequence[int]) -> Match:

@@ -65,10 +65,6 @@ class Shelf:
         self._kept = [each for each in self._kept if each is not kept]
         self.used -= len(kept.state)
 
-    def touch(self, kept: Kept) -> None:
-        """It was used."""
-        self._kept.append(self._kept.pop(next(at for at, each in enumerate(self._kept) if each is kept)))
-
     def clear(self) -> None:
         """Keep nothing."""
         self._kept, self.used = [], 0
