@@ -5,6 +5,7 @@ import socket
 from contextlib import asynccontextmanager
 from functools import partial
 
+import h11
 import httpx2
 import openai
 import pytest
@@ -250,6 +251,28 @@ async def test_a_client_that_does_not_read_cannot_hold_up_a_shutdown(monkeypatch
     assert trio.current_time() - begun < 2
     await stalled.aclose()
     assert doors.running == 0
+
+
+async def test_a_client_that_reads_late_gets_every_byte(monkeypatch):
+    monkeypatch.setattr("meshnode.api.sse.KEEP_ALIVE_S", 0.05)  # signs of life, too, between the chunks
+    texts = [chr(97 + number % 26) * 100_000 for number in range(60)]  # more than the system's buffers take
+    doors = FakeDoors([*(piece(number, text) for number, text in enumerate(texts)), 0.2, END])
+    async with serving(doors) as url, await connect(url) as talk:
+        await talk.send_all(raw_request(url, json.dumps({**CHAT, "stream": True}).encode()))
+        await trio.sleep(0.3)
+        events, client = [], h11.Connection(h11.CLIENT)
+        client.send(h11.Request(method="GET", target="/", headers=[("host", "a")]))
+        client.send(h11.EndOfMessage())
+        while not events or not isinstance(events[-1], h11.EndOfMessage):
+            if (event := client.next_event()) is h11.NEED_DATA:
+                client.receive_data(bytes(await talk.receive_some(65536)))
+            else:
+                events.append(event)
+    body = b"".join(bytes(event.data) for event in events if isinstance(event, h11.Data)).decode()
+    chunks = [json.loads(line[6:]) for line in body.split("\n\n") if line.startswith("data: {")]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "".join(texts)
+    assert body.count(": keep-alive") > 0
+    assert body.endswith("data: [DONE]\n\n")
 
 
 async def test_a_client_that_does_not_read_loses_its_run(monkeypatch):
