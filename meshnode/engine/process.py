@@ -17,6 +17,7 @@ from meshnode.engine.card import build_card, refreshed
 from meshnode.engine.child import WORKER_COMMAND, start_child
 from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes, shelf_bytes
 from meshnode.engine.life import CRASHED, Ending, Life
+from meshnode.engine.processor import flash_attention
 from meshnode.engine.runs import Run, Runs
 from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
 from meshnode.engine.worker.frames import Cancel, Confined, Loading, Measured, Open, Ready
@@ -35,10 +36,10 @@ LOAD_CRASHES_MAX = 3  # in a row, without ever getting ready
 CARD_EVERY_S = 15.0  # between two changes of its speeds, and so between two ads
 LIFE_SIGN_S = 1.0  # between two signs to those who wait while their model is brought into memory
 ROOM_WAIT_S = 30.0  # for memory, at most; and at most half the time that a job has
-UNLOADED = "unloaded to make room"
 WAITS_FOR_ROOM = "waiting for memory that other models hold"
-ILLEGAL_INSTRUCTION = "it was ended by SIGILL"
-UNBOUNDED_BYTES = 1 << 62
+ILLEGAL_INSTRUCTION = (
+    "it was ended by SIGILL"  # llama.cpp was built for another processor, or wrongly for this
+)
 
 _log = log.get("engine")
 
@@ -82,7 +83,7 @@ class LlamaEngine:
         self._model = model
         self._changed = trio.Event()
         self._slots, self._context, self._threads = slots, context, thread_count
-        self._budget = budget or MemoryBudget(UNBOUNDED_BYTES)
+        self._budget = budget or MemoryBudget(1 << 62)  # as good as unbounded
         self._sandbox = sandbox or Sandbox()
         self._verify = verify
         self._command, self._stall_s = command, stall_s
@@ -321,7 +322,6 @@ class LlamaEngine:
             launch = self._sandbox.launch(self._command, model.path, need_bytes if any(model.shape) else 0)
             ending = await self._live_in(launch, model, context)
             if ending.how.startswith(ILLEGAL_INSTRUCTION) and not self._plain:
-                # A llama.cpp that was built for another processor, or wrongly for this one.
                 self._plain = True
                 _log.warning("computing without special instructions", why=ending.how)
                 continue
@@ -342,8 +342,9 @@ class LlamaEngine:
                     stall_s=self._stall_s,
                 )
                 threads = await self._life.first_threads()
-                shelf = shelf_bytes(model.shape, context=context)
-                child.send(Open(launch.model, self._slots, context, threads, launch.wall, shelf, self._plain))
+                shelf, flash = shelf_bytes(model.shape, context=context), flash_attention()
+                facts = (self._slots, context, threads, launch.wall, shelf, self._plain, flash)
+                child.send(Open(launch.model, *facts))
                 ending = await self._life.run()
                 ending.how = ending.how or await child.last_words()
                 ending.began = ending.began or child.killed  # whoever did that, it was not the sandbox
@@ -381,7 +382,7 @@ class LlamaEngine:
     def _stand_by(self) -> None:
         """Out of memory, to come back when it is wanted."""
         self._recalled, self._wanted = True, trio.Event()
-        self._become(EngineState.STANDBY, UNLOADED)
+        self._become(EngineState.STANDBY, "unloaded to make room")
 
     def _lose(self) -> None:
         """The worker is gone, and with it what it ran."""
