@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from meshnode.config import Upstream
-from meshnode.errors import Busy, EngineFailed, ModelNotFound
+from meshnode.errors import Busy, EngineFailed, ModelNotFound, NoCandidate
 from meshnode.observe.snapshot import EngineView
 from meshnode.terms import End, Feature, FinishReason, Likelihood, Piece, TokenLogprob, ToolCall, Usage
 from tests.engine.fake_upstream import (
@@ -87,7 +87,7 @@ async def test_texts_are_embedded_for_others(tmp_path):
     ) as (a, b, _):
         assert b.engines.all[0].cards[0].features == (Feature.EMBEDDINGS,)
         got, served = await a.embed(["sea"], model="nomic-embed-text:v1")
-        with pytest.raises(ModelNotFound, match="embeds"):
+        with pytest.raises(NoCandidate, match="lacks a feature"):
             async with a.ask("Hello?", deadline_s=20.0):
                 pass
     assert (list(got[0]), served.rung) == (pytest.approx([0.6, 0.8]), "peer")
