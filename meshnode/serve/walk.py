@@ -70,10 +70,10 @@ class Walk:
                     waiting = attempt.enter_context(trio.CancelScope(deadline=trial.deadline))
                     running = await self._attempt(trial, attempt)
                     waiting.deadline = math.inf  # from here on only the wait for the next piece is bounded
-                    if running is not None:
+                    if running is not None and not waiting.cancel_called:
                         yield running
                         return
-                if waiting.cancelled_caught:
+                if waiting.cancel_called:  # perhaps in the very moment of the first piece
                     raise _too_late(job)
             raise trial.verdict()
 
