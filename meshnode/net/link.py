@@ -96,6 +96,15 @@ class Link:
         """Whether the link has not been lost or closed."""
         return self.error is None
 
+    def in_doubt(self, for_s: float = 0.0) -> bool:
+        """Whether its other end was doubted and has not been heard since, for so many seconds."""
+        return self._pulse.in_doubt(trio.current_time(), for_s)
+
+    def doubt(self) -> None:
+        """The other end may be gone: ask it now."""
+        self._pulse.doubt(trio.current_time())
+        self._ping()
+
     @property
     def busy(self) -> bool:
         """Whether a stream is open or a request of ours is waiting."""
@@ -231,11 +240,14 @@ class Link:
     async def _keep_alive(self) -> None:
         """Ping every PING_S; the link is lost after DEAD_LINK_S of silence."""
         while self.alive and not self._pulse.is_dead(trio.current_time()):
-            self.session.ping(self._pulse.ping(trio.current_time()))
-            self._writer.wake()
+            self._ping()
             await trio.sleep_until(self._pulse.next_look(trio.current_time()))
         if self.alive:
             self._lose(Unreachable(f"{self.name} has been silent for {limits.DEAD_LINK_S:g} s."))
+
+    def _ping(self) -> None:
+        self.session.ping(self._pulse.ping(trio.current_time()))
+        self._writer.wake()
 
     def _check(self) -> None:
         if self.error is not None:

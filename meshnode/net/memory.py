@@ -1,9 +1,11 @@
-"""The twin of the real network: many nodes in one process, messages as bytes, delays from a seeded rng.
+"""The twin of the real network: many nodes in one process, messages as bytes, everything random from one rng.
 
-Under virtual time it is deterministic. It can be cut and healed: what is sent into a cut waits there, as TCP
-would retransmit it, and is delivered after the heal if the link still lives.
+Under virtual time it is deterministic. What lies between two places is told by `conditions`; what is sent into
+a partition waits there, as TCP would retransmit it, and is delivered after the heal if the link still lives.
 """
 
+import contextvars
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -12,6 +14,7 @@ import trio
 
 from meshnode.errors import MeshError, PortInUse, Unreachable
 from meshnode.net.base import Accept, Hello
+from meshnode.net.conditions import GIVE_UP_S, KNOCKS_S, Conditions
 from meshnode.net.hello import agree
 from meshnode.seams import Rng
 from meshwire import limits
@@ -24,8 +27,9 @@ log = structlog.get_logger("meshnode.net.memory")
 class MemoryNetwork:
     """All of the network. Each node gets its own place in it: `network.place("a")` is reached at mem://a.
 
-    The one-way delay between two places is drawn once from `delay_s` (lowest, highest). `on_message` sees
-    every message as it is sent: from which place, to which, and its bytes.
+    The one-way delay between two places is drawn once from `delay_s` (lowest, highest), in seconds, unless
+    `shape` sets another. `on_message` sees every message as it is sent: from which place, to which, and its
+    bytes.
     """
 
     def __init__(
@@ -35,10 +39,7 @@ class MemoryNetwork:
         on_message: Callable[[str, str, bytes], None] = lambda _source, _target, _message: None,
     ) -> None:
         self.on_message = on_message
-        self._rng = rng
-        self._delay_range_s = delay_s
-        self._delays_s: dict[tuple[str, str], float] = {}
-        self._cuts: dict[tuple[str, str], bool] = {}
+        self.conditions = Conditions(rng, delay_s)
         self._transports: dict[MemoryTransport, None] = {}
         self.listeners: dict[str, _Listener] = {}
 
@@ -46,35 +47,61 @@ class MemoryNetwork:
         """The network as the node of this name sees it."""
         return MemoryPlace(self, name)
 
-    def cut(self, a: str, b: str, *, one_way: bool = False) -> None:
-        """Let nothing through from a to b, nor back unless `one_way`."""
-        self._cuts[a, b] = True
-        if not one_way:
-            self._cuts[b, a] = True
+    # --- Faults ---
+
+    def shape(self, a: str, b: str, *, one_way: bool = False, **changes: float) -> None:
+        """Change what lies between two places: the fields of `conditions.Way`, for what is sent from now on."""
+        self.conditions.set(a, b, one_way=one_way, **changes)
+
+    def partition(self, a: str, b: str, *, one_way: bool = False) -> None:
+        """Lose everything from a to b, and back unless `one_way`; TCP goes on trying for a while."""
+        self.conditions.part(a, b, one_way=one_way)
+
+    def hold(self, a: str, b: str, *, one_way: bool = False) -> None:
+        """Keep everything from a to b on its way, and back unless `one_way`, until `release`."""
+        self.conditions.hold(a, b, one_way=one_way)
+
+    def release(self, a: str, b: str) -> None:
+        """Let what was held arrive, at once and in order."""
+        self.heal(a, b)
 
     def heal(self, a: str, b: str) -> None:
         """Let everything through again, both ways, what waited first."""
-        self._cuts.pop((a, b), None)
-        self._cuts.pop((b, a), None)
-        for transport in self._transports:
-            transport.wake()
+        self.conditions.open(a, b)
+        self._wake_all()
 
-    def crash(self, name: str) -> None:
-        """Close every connection of a place at once, as when its process dies."""
+    def heal_all(self) -> None:
+        """Let everything through again, everywhere."""
+        self.conditions.open_all()
+        self._wake_all()
+
+    def pause(self, name: str) -> None:
+        """Let a place neither send nor receive, as when its process is stopped; what it is sent waits."""
+        self.conditions.pause(name)
+
+    def resume(self, name: str) -> None:
+        """The end of a pause."""
+        self.conditions.resume(name)
+        self._wake_all()
+
+    def crash(self, name: str, *, silent: bool = False) -> None:
+        """Close every connection of a place at once, as when its process dies.
+
+        With `silent` nobody is told, as when its power fails: until it listens again, all that is sent there
+        is lost.
+        """
         self.listeners.pop(name, None)
+        self.conditions.darken(name, dark=silent)
         for transport in [transport for transport in self._transports if transport.ends[0] == name]:
-            transport.close()
+            transport.close(silent=silent)
 
-    def is_cut(self, a: str, b: str) -> bool:
-        """Whether nothing gets from a to b."""
-        return (a, b) in self._cuts
+    def listen(self, name: str, listener: "_Listener") -> None:
+        """A place is there, and reached if it was dark."""
+        self.listeners[name] = listener
+        self.conditions.darken(name, dark=False)
+        self._wake_all()
 
-    def delay_s(self, a: str, b: str) -> float:
-        """The one-way delay between two places."""
-        pair = (min(a, b), max(a, b))
-        if pair not in self._delays_s:
-            self._delays_s[pair] = self._rng.uniform(*self._delay_range_s)
-        return self._delays_s[pair]
+    # --- For places and their connections ---
 
     def connect(
         self, a: str, b: str, a_hello: Hello, b_hello: Hello
@@ -87,8 +114,12 @@ class MemoryNetwork:
         return near, far
 
     def forget(self, transport: "MemoryTransport") -> None:
-        """A closed end is no concern of cuts and heals any more."""
+        """A closed end is no concern of faults any more."""
         self._transports.pop(transport, None)
+
+    def _wake_all(self) -> None:
+        for transport in self._transports:
+            transport.wake()
 
 
 class _Listener:
@@ -96,9 +127,10 @@ class _Listener:
         self.hello = hello
         self._accept = accept
         self._nursery = nursery
+        self._context = contextvars.copy_context()  # the listener's own, not that of whoever dials
 
     def take(self, transport: "MemoryTransport") -> None:
-        self._nursery.start_soon(self._serve, transport)
+        self._context.copy().run(self._nursery.start_soon, self._serve, transport)
 
     async def _serve(self, transport: "MemoryTransport") -> None:
         try:
@@ -117,13 +149,10 @@ class MemoryPlace:
         self._name = name
 
     async def dial(self, address: str, hello: Hello) -> "MemoryTransport":
-        """As `Network.dial`. A cut is silence, so it takes all of HANDSHAKE_S to notice."""
+        """As `Network.dial`. A partition is silence, so it takes all of HANDSHAKE_S to notice."""
         target = address.removeprefix(SCHEME)
         network = self._network
-        await trio.sleep(2 * network.delay_s(self._name, target))
-        if network.is_cut(self._name, target) or network.is_cut(target, self._name):
-            await trio.sleep(limits.HANDSHAKE_S)
-            raise Unreachable(f"{address} did not answer within {limits.HANDSHAKE_S:g} s.")
+        await self._knock(target, address)
         listener = network.listeners.get(target)
         if listener is None:
             raise Unreachable(f"Nothing listens at {address}.")
@@ -132,6 +161,19 @@ class MemoryPlace:
         near, far = network.connect(self._name, target, ours, theirs)
         listener.take(far)
         return near
+
+    async def _knock(self, target: str, address: str) -> None:
+        """Get one packet there and one back, as often as TCP tries it."""
+        conditions = self._network.conditions
+        begun = trio.current_time()
+        for pause_s in KNOCKS_S:
+            await trio.sleep(pause_s)
+            if conditions.connects(self._name, target):
+                there, back = conditions.way(self._name, target), conditions.way(target, self._name)
+                await trio.sleep(there.delay_s + back.delay_s)
+                return
+        await trio.sleep_until(begun + limits.HANDSHAKE_S)
+        raise Unreachable(f"{address} did not answer within {limits.HANDSHAKE_S:g} s.")
 
     async def serve(
         self,
@@ -145,7 +187,8 @@ class MemoryPlace:
         if name in self._network.listeners:
             raise PortInUse(f"{address} is taken.", hint="Give each node a name of its own.")
         async with trio.open_nursery() as nursery:
-            listener = self._network.listeners[name] = _Listener(hello, accept, nursery)
+            listener = _Listener(hello, accept, nursery)
+            self._network.listen(name, listener)
             try:
                 task_status.started(SCHEME + name)
                 await trio.sleep_forever()
@@ -159,9 +202,12 @@ class _Wire:
 
     def __init__(self, network: MemoryNetwork, source: str, target: str) -> None:
         self._network = network
+        self._conditions = network.conditions
         self._ends = (source, target)
         self._queue: deque[tuple[float, bytes | None]] = deque()
         self._queued_bytes = 0
+        self._last_arrival = 0.0
+        self._lost_since: float | None = None  # when the first of the queue was first lost in a partition
         self.lot = trio.lowlevel.ParkingLot()
         self.closed = False
         self.unread = False  # the reading end has closed
@@ -181,25 +227,52 @@ class _Wire:
             self._append(None)
 
     def _append(self, message: bytes | None) -> None:
-        self._queue.append((trio.current_time() + self._network.delay_s(*self._ends), message))
+        arrival = self._conditions.arrival(*self._ends, len(message or b""), trio.current_time())
+        self._last_arrival = max(self._last_arrival, arrival)
+        self._queue.append((self._last_arrival, message))
         self.lot.unpark_all()
 
     async def get(self) -> bytes:
         while not self.unread:
-            if not self._queue or self._network.is_cut(*self._ends):
+            if not self._queue:
                 await self.lot.park()
-                continue
-            due, message = self._queue[0]
-            if due > trio.current_time():
-                await trio.sleep_until(due)
-                continue
-            if message is None:
-                raise Unreachable("The other end closed the connection.")
-            self._queue.popleft()
-            self._queued_bytes -= len(message)
-            self.lot.unpark_all()
-            return message
+            elif await self._first_is_here():
+                return self._take()
         raise Unreachable("The connection is closed.")
+
+    async def _first_is_here(self) -> bool:
+        """Whether the first message has arrived; if not, wait for what it waits for."""
+        now, due = trio.current_time(), self._queue[0][0]
+        if due > now:
+            await self._wait_until(due)
+            return False
+        if not self._conditions.passes(*self._ends):
+            if self._lost_since is None and self._conditions.parted(*self._ends):
+                self._lost_since = now
+            await self.lot.park()
+            return False
+        if self._lost_since is not None:
+            again = self._conditions.retried(*self._ends, self._lost_since, now)
+            self._lost_since = None
+            await self._wait_until(again)
+            return False
+        return True
+
+    async def _wait_until(self, moment: float) -> None:
+        """Let it become that time; raises Unreachable if the connection breaks instead."""
+        if math.isinf(moment):
+            await trio.sleep(GIVE_UP_S)
+            raise Unreachable("The connection was reset: a packet did not get through.")
+        await trio.sleep_until(moment)
+
+    def _take(self) -> bytes:
+        message = self._queue[0][1]
+        if message is None:
+            raise Unreachable("The other end closed the connection.")
+        self._queue.popleft()
+        self._queued_bytes -= len(message)
+        self.lot.unpark_all()
+        return message
 
 
 class MemoryTransport:
@@ -235,12 +308,16 @@ class MemoryTransport:
         self.close()
         await trio.lowlevel.checkpoint()
 
-    def close(self) -> None:
-        """Close at once; the other end hears of it after the delay, and its sends fail as soon as it does."""
+    def close(self, *, silent: bool = False) -> None:
+        """Close at once; the other end hears of it when the news gets there, or never if this end is silent.
+
+        Until then what the other end sends is taken, as by a network, and lost.
+        """
         if not self._closed:
             self._closed = True
-            self._out.end()
-            self._back.closed = self._back.unread = True
+            if not silent:
+                self._out.end()
+            self._out.closed = self._back.unread = True
             self.wake()
             self._network.forget(self)
 

@@ -11,6 +11,7 @@ class Pulse:
 
     def __init__(self, now: float) -> None:
         self.rtt_ms: float | None = None
+        self._doubted_at: float | None = None
         self._heard_at = now
         self._token = 0
         self._pinged_at: dict[int, float] = {}
@@ -18,6 +19,16 @@ class Pulse:
     def heard(self, now: float) -> None:
         """Something, anything, has come."""
         self._heard_at = now
+        self._doubted_at = None
+
+    def doubt(self, now: float) -> None:
+        """There is a reason to believe the other end gone."""
+        if self._doubted_at is None:
+            self._doubted_at = now
+
+    def in_doubt(self, now: float, for_s: float = 0.0) -> bool:
+        """Whether nothing has come since it was doubted, for so many seconds."""
+        return self._doubted_at is not None and now >= self._doubted_at + for_s
 
     def ping(self, now: float) -> int:
         """The token of a ping that leaves now."""

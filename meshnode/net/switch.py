@@ -27,6 +27,7 @@ from meshwire.session import SessionConfig, circuit_prologue, link_prologue
 log = structlog.get_logger("meshnode.net.switch")
 VERSION = 1
 WANTED_MAX = 64
+FORSAKEN_S = 1.0  # a link in doubt for so long does not keep its node from making another
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,9 @@ class Switch:
     # --- What there is ---
 
     def direct(self, node: NodeId) -> Link | None:
-        """The best live link to a node: the one with the shortest round trip."""
+        """The best live link to a node: one that is not in doubt, then the one with the shortest round trip."""
         alive = [link for link in self._links.get(node, ()) if link.alive and not link.joining]
-        return min(alive, key=lambda link: link.rtt_ms or 0.0, default=None)
+        return min(alive, key=lambda link: (link.in_doubt(), link.rtt_ms or 0.0), default=None)
 
     def links(self) -> list[Link]:
         """Every link, one or two for each peer."""
@@ -210,8 +211,9 @@ class Switch:
 
     def _is_full(self, key: bytes) -> bool:
         """Whether one more link to the node with this key would be one too many."""
-        same = sum(link.key == key and link.alive for link in self.links())
-        return same >= LINKS_PER_KEY or len(self.links()) >= LINKS_TOTAL
+        same = [link.in_doubt(FORSAKEN_S) for link in self.links() if link.key == key and link.alive]
+        too_many = same.count(False) >= LINKS_PER_KEY or len(same) >= 2 * LINKS_PER_KEY
+        return too_many or len(self.links()) >= LINKS_TOTAL
 
     async def _serve_link(
         self, link: Link, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -220,7 +222,10 @@ class Switch:
             await link.aclose(CloseCode.TOO_MANY)
             task_status.started()
             return
-        self._links.setdefault(link.node, []).append(link)
+        # A node that dials although there is a link may have lost that one, as when its device was restarted.
+        for older in self._links.setdefault(link.node, []):
+            older.doubt()
+        self._links[link.node].append(link)
         log.info("link up", peer=link.name, remote=link.remote, joining=link.joining)
         try:
             if not link.joining:

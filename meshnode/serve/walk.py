@@ -4,6 +4,7 @@ It knows no sockets and no HTTP. Exactly one terminal event comes out: an End, o
 """
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
@@ -25,7 +26,8 @@ from meshnode.serve.admit import Admission
 from meshnode.serve.running import Running
 from meshnode.terms import Answer, Candidate, Emitted, End, Job, Progress
 
-ATTEMPTS = 3  # the first choice and at most two alternates
+ATTEMPTS = 3  # the first choice and at most two more
+AGAIN_S = 0.25  # before choosing again, twice that before the next time: a node that is back needs a moment
 SILENCE_S = 5.0  # how long an attempt may read the prompt before its progress, and so its place, is told
 ELSEWHERE = (Busy, Unreachable, EngineFailed, ContextExceeded, ModelNotFound)  # another node may do better
 NOBODY = Answer(model="", served_by="", path=(), rung="", trust="", tier=0)
@@ -95,18 +97,20 @@ class Walk:
         return None
 
     async def _next_candidate(self, trial: "Trial") -> Candidate | None:
-        """The best candidate not tried yet; None when there is none, with the reason in `trial.failure`."""
-        if trial.candidates is None:
+        """The best candidate not tried yet, chosen anew if the last was lost; None, and why in `trial.failure`."""
+        if not trial.candidates and not trial.chosen_enough:
+            await trio.sleep(AGAIN_S * trial.choices)
+            trial.choices += 1
             try:
-                trial.candidates = await self._choose(trial.job)
+                trial.candidates = deque(await self._choose(trial.job))
             except MeshError as error:
-                trial.failure, trial.exhausted = error, True
+                trial.failure, trial.exhausted = trial.failure or error, True
                 return None
-        if trial.attempts == min(len(trial.candidates), ATTEMPTS):
+        if not trial.candidates or trial.attempts == ATTEMPTS:
             trial.exhausted = True
             return None
         trial.attempts += 1
-        return trial.candidates[trial.attempts - 1]
+        return trial.candidates.popleft()
 
 
 class Trial:
@@ -115,13 +119,19 @@ class Trial:
     def __init__(self, job: Job, deadline: float) -> None:
         self.job = job
         self.deadline = deadline
-        self.candidates: tuple[Candidate, ...] | None = None
+        self.candidates: deque[Candidate] = deque()  # not tried yet
+        self.choices = 0
         self.attempts = 0
         self.exhausted = False
         self.answer = NOBODY
         self.begun = False
         self.failure: MeshError | None = None
         self._since = 0.0
+
+    @property
+    def chosen_enough(self) -> bool:
+        """Whether choosing again is vain: it is unless a link was lost, for then there may be another by now."""
+        return self.choices > 0 and not isinstance(self.failure, Unreachable)
 
     @property
     def goes_on(self) -> bool:

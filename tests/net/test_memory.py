@@ -20,7 +20,7 @@ def test_a_silent_end_is_found_dead_in_time() -> None:
     async def play(stage: Stage) -> None:
         near, far = await stage.pair()
         await trio.sleep(3)
-        stage.memory.cut("a", "b")
+        stage.memory.partition("a", "b")
         begun = trio.current_time()
         await near.closed()
         await far.closed()
@@ -44,7 +44,7 @@ def test_a_short_cut_is_survived_and_nothing_is_lost() -> None:
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
         stream = await near.open(Open("ask"))
-        stage.memory.cut("a", "b")
+        stage.memory.partition("a", "b")
         for number in range(5):
             await stream.send(bytes([number]))
         await trio.sleep(6)
@@ -58,7 +58,7 @@ def test_a_short_cut_is_survived_and_nothing_is_lost() -> None:
 def test_a_one_way_cut_kills_the_link_for_both() -> None:
     async def play(stage: Stage) -> None:
         near, far = await stage.pair()
-        stage.memory.cut("b", "a", one_way=True)
+        stage.memory.partition("b", "a", one_way=True)
         begun = trio.current_time()
         await near.closed()
         await far.closed()
@@ -85,7 +85,7 @@ def test_a_crash_is_seen_at_once() -> None:
 def test_nobody_answers_behind_a_cut() -> None:
     async def play(stage: Stage) -> None:
         await stage.listen()
-        stage.memory.cut("a", "b")
+        stage.memory.partition("a", "b")
         with pytest.raises(Unreachable):
             await stage.connect()
         stage.memory.heal("a", "b")
@@ -104,7 +104,7 @@ def test_a_write_that_stalls_kills_the_link() -> None:
 
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
-        stage.memory.cut("a", "b", one_way=True)
+        stage.memory.partition("a", "b", one_way=True)
         lost: list[float] = []
 
         async def pour() -> None:
@@ -129,7 +129,7 @@ def test_a_caller_that_leaves_a_stalled_write_leaves_no_half_message() -> None:
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
         await trio.sleep(1)  # the first pings are over: nobody else writes
-        stage.memory.cut("a", "b", one_way=True)
+        stage.memory.partition("a", "b", one_way=True)
 
         async def heal_later() -> None:
             await trio.sleep(limits.WRITE_STALL_S / 2)
@@ -195,7 +195,8 @@ def test_the_same_seed_gives_the_same_play() -> None:
 
 def test_delays_come_from_the_seed() -> None:
     one, same, other = (MemoryNetwork(random.Random(seed), (0.0, 1.0)) for seed in (1, 1, 2))
-    assert one.delay_s("a", "b") == same.delay_s("b", "a") != other.delay_s("a", "b")
+    drawn = [network.conditions.way("a", "b").delay_s for network in (one, other)]
+    assert same.conditions.way("b", "a").delay_s == drawn[0] != drawn[1]
 
 
 def test_hello_is_compared_before_anything_is_set_up() -> None:

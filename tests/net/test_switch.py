@@ -227,3 +227,36 @@ async def test_a_stream_that_ended_both_ways_unread_may_be_reset(world: World, f
     await trio.sleep(0.3)
     assert a.up[0].alive
     assert b.up[0].alive
+
+
+async def test_a_node_that_lost_power_and_is_back_is_reached_over_its_new_link(world: World) -> None:
+    a, b = await world.hub("a"), await world.hub("b")
+    await b.link_to(a)
+    await trio.sleep(6)
+    stale = a.switch.direct(b.node)
+    assert stale is not None
+    world.network.crash("b", silent=True)
+    world.stop(b)
+    back = await world.hub("b")
+    await back.link_to(a)
+    assert a.switch.direct(back.node) is not stale
+    await trio.sleep(2)
+    assert stale.alive  # nobody has told; but it is in doubt, and leaves room for another
+    assert a.switch.direct(back.node) is not stale
+    world.network.crash("b", silent=True)
+    world.stop(back)
+    again = await world.hub("b")
+    link = await again.link_to(a)
+    assert link is not None
+    await trio.sleep(0.2)
+    assert len([each for each in a.switch.links() if each.node == again.node]) == 3
+
+
+async def test_a_second_link_beside_a_live_one_casts_no_lasting_doubt(world: World) -> None:
+    a, b = await world.hub("a"), await world.hub("b")
+    await b.link_to(a)
+    first = a.switch.direct(b.node)
+    await b.link_to(a)
+    await trio.sleep(0.5)
+    assert first is not None
+    assert not first.in_doubt()

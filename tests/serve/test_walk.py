@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import trio
@@ -216,3 +217,49 @@ async def test_one_request_too_many_is_busy_at_once() -> None:
             await stage.ask()
         assert caught.value.retry_after_s
     await stage.ask()
+
+
+class Returning(Stage):
+    """One candidate that is out of reach at first, so many times."""
+
+    def __init__(self, lost: int, *, gone_after: int = 9) -> None:
+        super().__init__([piece(0), END])
+        self.lost = lost
+        self.choices: list[float] = []
+        self.gone_after = gone_after
+
+    async def choose(self, job: Job) -> tuple[Candidate, ...]:
+        self.choices.append(trio.current_time())
+        if len(self.choices) > self.gone_after:
+            raise NoCandidate("nobody is left")
+        return await super().choose(job)
+
+    async def play(self, steps: Sequence[Step]) -> AsyncGenerator[Emitted, None]:
+        lost = len(self.jobs) <= self.lost
+        async with aclosing(super().play([Unreachable("the link is lost")] if lost else steps)) as played:
+            async for item in played:
+                yield item
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_candidate_whose_link_was_lost_is_chosen_again(lost: int) -> None:
+    stage = Returning(lost)
+    answer, items = await stage.ask()
+    assert items == [piece(0), END]
+    assert answer.attempts == lost + 1
+    pauses = [later - earlier for earlier, later in pairwise(stage.choices)]
+    assert 0.2 < sum(pauses) < 1.0  # a moment for it to come back
+
+
+async def test_the_third_loss_is_the_last_and_says_what_was_lost() -> None:
+    stage = Returning(9)
+    with pytest.raises(Unreachable, match="link is lost"):
+        await stage.ask()
+    assert len(stage.jobs) == 3
+
+
+async def test_who_finds_nobody_the_second_time_hears_of_the_loss() -> None:
+    stage = Returning(9, gone_after=1)
+    with pytest.raises(Unreachable, match="link is lost"):
+        await stage.ask()
+    assert len(stage.jobs) == 1

@@ -20,7 +20,7 @@ async def three_nodes(simulation: Simulation) -> str:
                 simulation.note(running.answer)
                 async for piece in running.pieces:
                     simulation.note(piece)
-        simulation.network.cut("b", "c")
+        simulation.network.partition("b", "c")
         try:
             async with a.ask("Anyone?", deadline_s=20) as running:
                 simulation.note(running.answer)
