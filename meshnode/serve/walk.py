@@ -1,12 +1,14 @@
-"""The walk of one request: admit, choose, run, and try elsewhere while nothing has been said yet.
+"""The walk of one request: admit, choose, run; try elsewhere before the first piece, and go on elsewhere after it.
 
-It knows no sockets and no HTTP. Exactly one terminal event comes out: an End, or one MeshError.
+An answer whose node or link is lost goes on from the ids of its tokens, at a node with the very same weights. It
+knows no sockets and no HTTP. Exactly one terminal event comes out: an End, or one MeshError.
 """
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -24,12 +26,18 @@ from meshnode.errors import (
 )
 from meshnode.serve.admit import Admission
 from meshnode.serve.running import Running
-from meshnode.terms import Answer, Candidate, Emitted, End, Job, Progress
+from meshnode.terms import Answer, Candidate, Emitted, End, Job, Piece, Progress, Vector
+from meshnode.terms.job import RESUME_MAX_TOKENS
 
 ATTEMPTS = 3  # the first choice and at most two more
 AGAIN_S = 0.25  # before choosing again, twice that before the next time: a node that is back needs a moment
 SILENCE_S = 5.0  # how long an attempt may read the prompt before its progress, and so its place, is told
 ELSEWHERE = (Busy, Unreachable, EngineFailed, ContextExceeded, ModelNotFound)  # another node may do better
+GOES_ON = (
+    Unreachable,
+    EngineFailed,
+    Interrupted,
+)  # a node or the way to it is lost, the request is not at fault
 NOBODY = Answer(model="", served_by="", path=(), rung="", trust="", tier=0)
 
 
@@ -41,6 +49,7 @@ class Choose(Protocol):
         ...
 
 
+GoOn = Callable[[], Awaitable[AsyncIterator[Emitted] | None]]
 RunOn = Callable[[Candidate, Job], AbstractAsyncContextManager[AsyncIterator[Emitted]]]
 
 
@@ -70,7 +79,8 @@ class Walk:
             while trial.goes_on:
                 async with AsyncExitStack() as attempt:
                     waiting = attempt.enter_context(trio.CancelScope(deadline=trial.deadline))
-                    running = await self._attempt(trial, attempt)
+                    run = await attempt.enter_async_context(AsyncExitStack())
+                    running = await self._attempt(trial, run)
                     waiting.deadline = math.inf  # from here on only the wait for the next piece is bounded
                     if running is not None and not waiting.cancel_called:
                         yield running
@@ -79,21 +89,43 @@ class Walk:
                     raise _too_late(job)
             raise trial.verdict()
 
-    async def _attempt(self, trial: "Trial", attempt: AsyncExitStack) -> Running | None:
+    async def _attempt(self, trial: "Trial", run: AsyncExitStack) -> Running | None:
         """Run the job on the next candidate until it says something; else None, and why in `trial.failure`."""
         candidate = await self._next_candidate(trial)
         if candidate is None:
             return None
-        answer = msgspec.structs.replace(self._answer_for(candidate), attempts=trial.attempts)
-        trial.on(answer)
         try:
-            source = await attempt.enter_async_context(self._run_on(candidate, trial.job_with_time_left()))
+            source = await self._run(trial, candidate, run)
             async for emitted in source:
                 if not trial.holds_back(emitted):
                     trial.begun = True
-                    return Running(answer, _Pieces(emitted, source, trial))
+                    go_on = partial(self._go_on, trial, run)
+                    return Running(trial.answer, _Pieces(emitted, source, trial, go_on))
         except MeshError as error:
             trial.failure = error
+        return None
+
+    async def _run(self, trial: "Trial", candidate: Candidate, run: AsyncExitStack) -> AsyncIterator[Emitted]:
+        """Run what is left of the job on a candidate, until `run` is closed."""
+        trial.on(candidate, msgspec.structs.replace(self._answer_for(candidate), attempts=trial.attempts))
+        return await run.enter_async_context(self._run_on(candidate, trial.job_left()))
+
+    async def _go_on(self, trial: "Trial", run: AsyncExitStack) -> AsyncIterator[Emitted] | None:
+        """The rest of an answer that broke off, from another node or another way to the same; None if vain.
+
+        The runs that are left and entered here are those of engines that know token ids, and of links: they hold
+        no cancel scope, so they may outlive the wait for the next piece in which this happens.
+        """
+        while trial.can_go_on:
+            await run.aclose()
+            trial.attempts += 1
+            await trio.sleep(AGAIN_S * trial.losses)
+            trial.losses += 1
+            try:
+                candidates = await self._choose(trial.job_left())
+                return await self._run(trial, trial.best_of_rest(candidates), run)
+            except MeshError as error:
+                trial.failure = error if isinstance(error, GOES_ON) else trial.failure
         return None
 
     async def _next_candidate(self, trial: "Trial") -> Candidate | None:
@@ -125,8 +157,13 @@ class Trial:
         self.exhausted = False
         self.answer = NOBODY
         self.begun = False
+        self.losses = 0
         self.failure: MeshError | None = None
         self._since = 0.0
+        self._node = b""
+        self._digest = b""
+        self._ids: list[int] = list(job.resume)
+        self._has_ids = not job.inputs
 
     @property
     def chosen_enough(self) -> bool:
@@ -138,14 +175,36 @@ class Trial:
         """Only while somebody is left, and not when the request itself is at fault."""
         return not self.exhausted and (self.failure is None or isinstance(self.failure, ELSEWHERE))
 
-    def on(self, answer: Answer) -> None:
-        """The next attempt, whose provenance would be `answer`."""
-        self.answer, self.failure, self._since = answer, None, trio.current_time()
+    @property
+    def can_go_on(self) -> bool:
+        """Whether an answer that broke off may go on: its tokens are known, and it was not the request's fault."""
+        known = self._has_ids and len(self._ids) <= RESUME_MAX_TOKENS
+        return known and self.attempts < ATTEMPTS and isinstance(self.failure, GOES_ON)
 
-    def job_with_time_left(self) -> Job:
-        """The job with the milliseconds that are left for it."""
+    def on(self, candidate: Candidate, answer: Answer) -> None:
+        """The next attempt, whose provenance would be `answer`."""
+        self.answer, self._since = answer, trio.current_time()
+        self._node, self._digest = candidate.node, candidate.card.digest
+
+    def note(self, emitted: Emitted) -> None:
+        """This has been told to the client."""
+        if isinstance(emitted, Piece):
+            self._has_ids = self._has_ids and bool(emitted.ids) and emitted.first_index == len(self._ids)
+            self._ids += emitted.ids
+        self._has_ids = self._has_ids and not isinstance(emitted, Vector)
+
+    def job_left(self) -> Job:
+        """What is left of the job, within the time that is left; once begun, on the very same weights."""
         left_ms = max(1, int((self.deadline - trio.current_time()) * 1000))
-        return msgspec.structs.replace(self.job, deadline_ms=left_ms)
+        job = msgspec.structs.replace(self.job, deadline_ms=left_ms)
+        if not self.begun:
+            return job
+        wish = msgspec.structs.replace(job.wish, model=f"sha256:{self._digest.hex()}")
+        return msgspec.structs.replace(job, wish=wish, resume=tuple(self._ids))
+
+    def best_of_rest(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The best that is not where it just broke off, if there is one."""
+        return next((one for one in candidates if one.node != self._node), candidates[0])
 
     def holds_back(self, emitted: Emitted) -> bool:
         """Whether to keep quiet about progress: once a client has heard who serves it, nobody else can."""
@@ -154,22 +213,26 @@ class Trial:
 
     def verdict(self) -> MeshError:
         """The one error the client gets; a node that was lost and one that crashed are alike to it."""
-        failure = self.failure or EngineFailed("The engine stopped without ending the answer.")
+        failure = self.failure or EngineFailed("Nobody could begin the answer.")
         if self.begun and isinstance(failure, Unreachable | EngineFailed):
             return Interrupted(
-                f"The answer broke off: {failure.message}",
+                f"The answer broke off and could not go on elsewhere: {failure.message}",
                 hint=f"It was served by {self.answer.served_by}; ask again to have it served elsewhere.",
             )
         return failure
 
 
 class _Pieces(AsyncIterator[Emitted]):
-    """What a run emits from its first item on, each in time; a failure is the one that the client gets."""
+    """What a run emits from its first item on, each in time; a failure is the one that the client gets.
 
-    def __init__(self, first: Emitted, source: AsyncIterator[Emitted], trial: Trial) -> None:
+    `go_on` gives the rest of an answer that broke off, if there is a place for it.
+    """
+
+    def __init__(self, first: Emitted, source: AsyncIterator[Emitted], trial: Trial, go_on: GoOn) -> None:
         self._first: Emitted | None = first
         self._source = source
         self._trial = trial
+        self._go_on = go_on
         self._over = False
 
     async def __anext__(self) -> Emitted:
@@ -182,21 +245,30 @@ class _Pieces(AsyncIterator[Emitted]):
         except MeshError:
             self._over = True
             raise
+        self._trial.note(item)
         self._over = isinstance(item, End)
         return item
 
     async def _next(self) -> Emitted:
-        trial = self._trial
-        if trio.current_time() < trial.deadline:
-            with trio.CancelScope(deadline=trial.deadline):
-                try:
-                    return await anext(self._source)
-                except MeshError as error:
-                    trial.failure = error
-                except StopAsyncIteration:
-                    pass
-                raise trial.verdict()
-        raise _too_late(trial.job)
+        if trio.current_time() < self._trial.deadline:
+            with trio.CancelScope(deadline=self._trial.deadline):
+                while (item := await self._of_source()) is None:
+                    source = await self._go_on()
+                    if source is None:
+                        raise self._trial.verdict()
+                    self._source = source
+                return item
+        raise _too_late(self._trial.job)
+
+    async def _of_source(self) -> Emitted | None:
+        """The next item from where the answer is made now; None, and why in the trial, if it broke off."""
+        try:
+            return await anext(self._source)
+        except MeshError as error:
+            self._trial.failure = error
+        except StopAsyncIteration:
+            self._trial.failure = EngineFailed("The engine stopped without ending the answer.")
+        return None
 
 
 def _too_late(job: Job) -> DeadlineExceeded:

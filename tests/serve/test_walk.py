@@ -21,7 +21,18 @@ from meshnode.errors import (
 )
 from meshnode.serve.admit import Admission
 from meshnode.serve.walk import SILENCE_S, Walk
-from meshnode.terms import Answer, Candidate, Emitted, End, FinishReason, Job, Piece, Progress, Usage
+from meshnode.terms import (
+    Answer,
+    Candidate,
+    Emitted,
+    End,
+    FinishReason,
+    Job,
+    Piece,
+    Progress,
+    Usage,
+    Vector,
+)
 from tests.routing.offers import job, offer
 
 END = End(FinishReason.STOP, Usage(1, 2))
@@ -117,18 +128,71 @@ async def test_a_request_at_fault_is_not_tried_elsewhere() -> None:
     assert len(stage.jobs) == 1
 
 
-@pytest.mark.parametrize("kind", [Unreachable, EngineFailed])
-async def test_after_the_first_piece_there_is_one_error_and_no_other_try(kind: type[MeshError]) -> None:
-    stage = Stage([piece(0), kind("gone")], [piece(0), END])
+@pytest.mark.parametrize("kind", [Unreachable, EngineFailed, Interrupted])
+async def test_an_answer_that_broke_off_goes_on_elsewhere_from_its_tokens(kind: type[MeshError]) -> None:
+    stage = Stage([piece(0), piece(1), kind("gone")], [READ, piece(2), END, piece(3)])
     answer, items = await stage.ask()
-    assert items[0] == piece(0)
+    assert items == [piece(0), piece(1), READ, piece(2), END]
+    assert answer.served_by == "0"  # who began it
+    assert [one.resume for one in stage.jobs] == [(), (0, 1)]
+    assert stage.jobs[1].wish.model == f"sha256:{offer(0).card.digest.hex()}"
+    assert stage.running == 0
+
+
+async def test_it_goes_on_where_it_broke_off_when_there_is_nobody_else() -> None:
+    stage = Breaking([[piece(0), EngineFailed("crashed")], [Unreachable("not yet")], [piece(1), END]])
+    _, items = await stage.ask()
+    assert items == [piece(0), piece(1), END]
+
+
+async def test_it_breaks_off_for_good_with_one_error_at_the_third_loss() -> None:
+    stage = Breaking([[piece(number), Unreachable(f"loss {number}")] for number in range(9)])
+    _, items = await stage.ask()
+    assert items[:-1] == [piece(0), piece(1), piece(2)]
+    assert isinstance(items[-1], Interrupted)
+    assert "loss 2" in str(items[-1])
+    assert stage.running == 0
+
+
+async def test_the_deadline_counts_while_a_place_to_go_on_is_looked_for() -> None:
+    stage = Breaking([[piece(0), Unreachable("gone")], [30.0, piece(1), END]])
+    begun = trio.current_time()
+    _, items = await stage.ask(deadline_ms=2000)
+    assert [type(item) for item in items] == [Piece, DeadlineExceeded]
+    assert trio.current_time() - begun == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [Piece(0, (), "no ids"), Piece(3, (3,), "a gap"), Vector(0, b"")],
+    ids=["no ids", "a gap", "vector"],
+)
+async def test_an_answer_whose_tokens_are_not_known_ends_with_one_error(told: Emitted) -> None:
+    stage = Stage([told, Unreachable("gone")], [piece(1), END])
+    _, items = await stage.ask()
+    assert items[0] == told
     assert [type(item) for item in items[1:]] == [Interrupted]
     assert len(stage.jobs) == 1
-    assert answer.served_by == "0"
+
+
+async def test_a_fault_of_the_request_is_told_in_the_middle_too() -> None:
+    stage = Stage([piece(0), BadRequest("no such token")], [piece(1), END])
+    _, items = await stage.ask()
+    assert [type(item) for item in items] == [Piece, BadRequest]
+
+
+async def test_a_client_that_waits_with_a_scope_of_its_own_outlives_a_loss() -> None:
+    stage = Stage([piece(0), Unreachable("gone")], [piece(1), 0.5, piece(2), END])
+    async with stage.walk.ask(job()) as running:
+        items = []
+        for _ in range(4):
+            with trio.fail_after(2):
+                items.append(await anext(running.pieces))
+    assert items == [piece(0), piece(1), piece(2), END]
 
 
 async def test_an_answer_that_just_stops_is_an_error() -> None:
-    _, items = await Stage([Busy("full")], [piece(0)]).ask()
+    _, items = await Breaking([[Busy("full")], [piece(0)]] + [[]] * 9).ask()
     assert [type(item) for item in items] == [Piece, Interrupted]
 
 
@@ -142,7 +206,12 @@ async def test_progress_is_kept_back_while_another_place_may_still_serve() -> No
     assert items == [READ, piece(0), END]
     stage = Stage([2 * SILENCE_S, READ, Unreachable("gone")], [piece(0), END])
     _, items = await stage.ask()
-    assert [type(item) for item in items] == [Progress, Interrupted]  # its place has been told already
+    assert items == [
+        READ,
+        piece(0),
+        END,
+    ]  # its place has been told already, so it goes on with the same weights
+    assert stage.jobs[1].wish.model == f"sha256:{offer(0).card.digest.hex()}"
 
 
 @pytest.mark.parametrize("script", [[30.0], [0.2, piece(0), 30.0], [piece(0), END, 30.0]])
@@ -217,6 +286,22 @@ async def test_one_request_too_many_is_busy_at_once() -> None:
             await stage.ask()
         assert caught.value.retry_after_s
     await stage.ask()
+
+
+class Breaking(Stage):
+    """One candidate, which plays another script each time it is asked."""
+
+    def __init__(self, lives: Sequence[Sequence[Step]]) -> None:
+        super().__init__([])
+        self.lives = lives
+
+    async def choose(self, job: Job) -> tuple[Candidate, ...]:
+        return await super().choose(job) * (2 if not self.jobs else 1)
+
+    async def play(self, steps: Sequence[Step]) -> AsyncGenerator[Emitted, None]:
+        async with aclosing(super().play(self.lives[len(self.jobs) - 1])) as played:
+            async for item in played:
+                yield item
 
 
 class Returning(Stage):
