@@ -1,4 +1,4 @@
-"""Losses in the middle of an answer: the client leaves, the relay is killed, the worker is killed."""
+"""Losses in the middle of an answer: the client leaves, the relay, the worker or the whole node is killed."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.model
 # Greedily drawn, this goes on until the tokens are used up, which takes many seconds.
 ENDLESS = completion("Write down the numbers from one to one thousand in words.", max_tokens=1500)
 WITHIN_S = 1.0
+LOOKS_S = 15.0  # how long an answer that broke off may look for a place to go on
 
 
 @asynccontextmanager
@@ -51,27 +52,26 @@ async def test_the_engine_is_idle_within_a_second_of_its_client_leaving(line: Li
             await idle(line.c)
 
 
-async def test_a_killed_worker_is_one_error_and_the_next_request_works(line: Line):
+async def test_a_killed_worker_is_a_pause_and_the_next_request_works(line: Line):
     with trio.fail_after(HANG_S):
         worker = worker_of(line.c)
         async with under_way(line) as events:
             worker.kill()
-            with trio.fail_after(WITHIN_S):
-                left = await events.rest()
-        check_one_error(left)
+            with trio.fail_after(LOOKS_S):
+                await events.texts(100)  # of the same answer, from the worker's successor
+        assert worker_of(line.c).pid != worker.pid
         async with streamed(await line.a.api_url(), completion("Say hello.")) as events:
             answer = await events.rest()
         assert answer[-1] == "[DONE]"
         assert answer[-2]["choices"][0]["finish_reason"] in ("stop", "length")
-        assert worker_of(line.c).pid != worker.pid
 
 
-async def test_a_killed_relay_is_one_error_within_a_second(model_file: Path, tmp_path: Path):
+async def test_a_killed_relay_is_one_error_where_there_is_no_other_way(model_file: Path, tmp_path: Path):
     async with raised_line(tmp_path) as line:
         with trio.fail_after(HANG_S):
             async with under_way(line) as events:
                 line.b.kill()
-                with trio.fail_after(WITHIN_S):
+                with trio.fail_after(LOOKS_S):
                     left = await events.rest()
             check_one_error(left)
             await idle(line.c)
@@ -83,7 +83,7 @@ async def test_a_killed_node_takes_its_worker_along(model_file: Path, tmp_path: 
             worker = worker_of(line.c)
             async with under_way(line) as events:
                 line.c.kill()
-                with trio.fail_after(WITHIN_S):
+                with trio.fail_after(LOOKS_S):
                     left = await events.rest()
             check_one_error(left)
             await gone(worker, 5.0)

@@ -81,7 +81,7 @@ async def test_the_worker_is_freed_when_origin_or_relay_crashes(world: World, go
 
 async def test_errors_of_the_worker_arrive_as_what_they_are(world: World) -> None:
     async with AsyncExitStack() as stack:
-        a, _, c = await world.line(stack)
+        a, _, _ = await world.line(stack)
         with pytest.raises(ContextExceeded):
             async with a.ask("word " * 3000, model=MODEL):
                 pytest.fail("it cannot begin")
