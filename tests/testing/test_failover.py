@@ -63,7 +63,7 @@ async def stop(simulation: Simulation, by: str) -> None:
 @pytest.mark.parametrize(
     ("broken", "within_s"),
     [(crash, 5.0), (stop, 5.0), (fail_power, 15.0), (part, 15.0)],
-    ids=lambda it: str(it),
+    ids=("crash", "stop", "no power", "partition"),
 )
 def test_an_answer_goes_on_elsewhere_as_if_nothing_had_happened(
     mesh: Callable[..., Any], broken: Break, within_s: float
