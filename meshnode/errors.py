@@ -63,7 +63,7 @@ class DeadlineExceeded(MeshError):
 
 
 class Interrupted(MeshError):
-    """A running answer broke off and could not be continued."""
+    """A running answer broke off and could not go on elsewhere."""
 
     code = "interrupted"
 

@@ -70,7 +70,8 @@ def test_every_verb_named_is_one(verb: str) -> None:
 
 async def test_the_simulation_guide_runs(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "simulate.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    block, *tests = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(tests) == 2  # run by tests/testing/test_plugin.py
     with trio.fail_after(60):
         printed = await run_block(block, {"TMPDIR": str(tmp_path)})
     assert printed.startswith("desktop#")

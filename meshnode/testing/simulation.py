@@ -9,6 +9,7 @@ import itertools
 import logging
 import random
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.messages = 0
+        self.sent_bytes: Counter[str] = Counter()  # by the node that sent them, sealed and framed
         self.timeline = Timeline()
         self.hosts: dict[str, Host] = {}
         self._root = root
@@ -230,6 +232,7 @@ class Simulation:
 
     def _on_message(self, source: str, target: str, message: bytes) -> None:
         self.messages += 1
+        self.sent_bytes[source] += len(message)
         self.note(f"{source} {target} {hashlib.sha256(message).hexdigest()}")
 
     def _verify(self, *statement: Any) -> None:

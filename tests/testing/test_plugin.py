@@ -1,6 +1,7 @@
 """The pytest plugin, as a user's own test suite meets it: in a process and a folder of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,13 @@ def test_answers_survive_a_partition(mesh):
 """
 
 
-def pytest_in(folder: Path, *options: str) -> str:
-    """What pytest prints about the test above."""
-    (folder / "test_mine.py").write_text(TEST)
+GUIDE = Path(__file__).parents[2] / "docs" / "simulate.md"
+
+
+def pytest_in(folder: Path, *options: str, tests: tuple[str, ...] = (TEST,)) -> str:
+    """What pytest prints about these tests."""
+    for number, test in enumerate(tests):
+        (folder / f"test_{number}.py").write_text(test)
     (folder / "pytest.ini").write_text("[pytest]\n")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "meshnode.testing.plugin", "-v", *options, str(folder)]
@@ -51,3 +56,9 @@ def test_a_test_runs_with_as_many_seeds_as_asked_for_and_names_the_one_that_fail
 def test_one_seed_alone(tmp_path: Path) -> None:
     assert "1 passed" in pytest_in(tmp_path, "--mesh-seed", "7")
     assert "seed=7" in pytest_in(tmp_path, "--mesh-seed", "7")
+
+
+def test_the_guides_own_tests_pass(tmp_path: Path) -> None:
+    _, *tests = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    told = pytest_in(tmp_path, "--mesh-seeds", "3", "-W", "error", tests=tuple(tests))
+    assert "4 passed" in told, told
