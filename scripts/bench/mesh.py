@@ -233,6 +233,20 @@ class Heard:
 TESTS = (
     Test("16 nodes join and know each other", 10, joining(16), 5.0),
     Test("100 nodes join and know each other", 1, joining(100), 10.0, matrix=False),
+    Test("16 nodes see a crash that closes connections", 10, crashing(16, silent=False), 5.0),
+    Test("16 nodes see a silent crash", 10, crashing(16, silent=True), 10.0, anchor="chitchat: 10 s"),
+    Test("16 nodes see a silent crash at 50% loss", 5, crashing(16, silent=True, loss=0.5), 15.0),
+    Test("a node of 16 says, while idle", 2, talking(16), 20.0, 50, unit="kB/s"),
+    Test(
+        "a node of 100 says, while idle",
+        1,
+        talking(100),
+        20.0,
+        50,
+        "chitchat: 120",
+        matrix=False,
+        unit="kB/s",
+    ),
     Test(
         "16 nodes agree after a partition",
         10,
