@@ -75,11 +75,16 @@ class Conditions:
         """Keep everything from a to b where it is, and back unless `one_way`."""
         self._held |= dict.fromkeys(_both(a, b, one_way=one_way))
 
+    def release(self, a: str, b: str) -> None:
+        """Do not hold these two any more, in either direction."""
+        for pair in _both(a, b):
+            self._held.pop(pair, None)
+
     def open(self, a: str, b: str) -> None:
         """Neither part nor hold these two, in either direction."""
+        self.release(a, b)
         for pair in _both(a, b):
             self._parted.pop(pair, None)
-            self._held.pop(pair, None)
 
     def open_all(self) -> None:
         """Neither part nor hold anybody."""

@@ -62,8 +62,9 @@ class MemoryNetwork:
         self.conditions.hold(a, b, one_way=one_way)
 
     def release(self, a: str, b: str) -> None:
-        """Let what was held arrive, at once and in order."""
-        self.heal(a, b)
+        """Let what was held arrive, at once and in order; a partition stays."""
+        self.conditions.release(a, b)
+        self._wake_all()
 
     def heal(self, a: str, b: str) -> None:
         """Let everything through again, both ways, what waited first."""

@@ -38,6 +38,7 @@ GOES_ON = (
     EngineFailed,
     Interrupted,
 )  # a node or the way to it is lost, the request is not at fault
+NO_END = "The engine stopped without ending the answer."
 NOBODY = Answer(model="", served_by="", path=(), rung="", trust="", tier=0)
 
 
@@ -94,6 +95,7 @@ class Walk:
         candidate = await self._next_candidate(trial)
         if candidate is None:
             return None
+        trial.failure = None
         try:
             source = await self._run(trial, candidate, run)
             async for emitted in source:
@@ -213,7 +215,7 @@ class Trial:
 
     def verdict(self) -> MeshError:
         """The one error the client gets; a node that was lost and one that crashed are alike to it."""
-        failure = self.failure or EngineFailed("Nobody could begin the answer.")
+        failure = self.failure or EngineFailed(NO_END)
         if self.begun and isinstance(failure, Unreachable | EngineFailed):
             return Interrupted(
                 f"The answer broke off and could not go on elsewhere: {failure.message}",
@@ -267,7 +269,7 @@ class _Pieces(AsyncIterator[Emitted]):
         except MeshError as error:
             self._trial.failure = error
         except StopAsyncIteration:
-            self._trial.failure = EngineFailed("The engine stopped without ending the answer.")
+            self._trial.failure = EngineFailed(NO_END)
         return None
 
 

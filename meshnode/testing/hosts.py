@@ -38,6 +38,9 @@ class Host:
     @property
     def node(self) -> Node:
         """The node on it; raises RuntimeError while there is none."""
+        return self._check_running()
+
+    def _check_running(self) -> Node:
         if self._node is None:
             raise RuntimeError(f"There is no node on {self.name!r}: start it.")
         return self._node
@@ -68,13 +71,13 @@ class Host:
 
     async def stop(self) -> None:
         """End the node as its owner would: it says goodbye."""
-        self.node  # noqa: B018 - raises if there is none
+        self._check_running()
         self._life.cancel()
         await self._over.wait()
 
     async def crash(self, *, silent: bool) -> None:
         """End the node at once; its disk stays as it is at this moment, whatever the end would still write."""
-        self.node  # noqa: B018 - raises if there is none
+        self._check_running()
         kept = self.copy_disk()
         self._network.crash(self.name, silent=silent)
         self._life.cancel()

@@ -260,14 +260,16 @@ def simulate(
     """
 
     async def run() -> T:
-        async with trio.open_nursery() as nursery:
-            simulation = Simulation(seed, Path(root), nursery, delay_s=delay_s, matrix=matrix)
-            logs.enter_context(simulation.timeline.of_logs(log_level))
-            played = await outcome.acapture(play, simulation)
-            if isinstance(played, outcome.Error):
-                simulation.explain(played.error)
-            nursery.cancel_scope.cancel()
-        return played.unwrap()
+        try:
+            async with trio.open_nursery() as nursery:
+                simulation = Simulation(seed, Path(root), nursery, delay_s=delay_s, matrix=matrix)
+                logs.enter_context(simulation.timeline.of_logs(log_level))
+                played = await outcome.acapture(play, simulation)
+                nursery.cancel_scope.cancel()
+            return played.unwrap()
+        except Exception as error:  # the play's, or a node's own
+            simulation.explain(error)
+            raise
 
     with tempfile.TemporaryDirectory(prefix="meshnode-sim-") as root, ExitStack() as logs:
         return run_virtual(seed, run)

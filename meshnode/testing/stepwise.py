@@ -34,9 +34,11 @@ class Stepwise:
         return done
 
     def close(self) -> None:
-        """End the simulation."""
+        """End the simulation; raises what went wrong in it that no step was told."""
         self._steps.put(None)
         self._thread.join()
+        if not self._outcomes.empty():
+            self._outcomes.get().unwrap()
 
     def _run(self, seed: int, conditions: dict[str, Any]) -> None:
         try:
@@ -48,5 +50,9 @@ class Stepwise:
         while (step := self._steps.get()) is not None:
             done = await outcome.acapture(step, simulation)
             if isinstance(done, outcome.Error):
+                if not isinstance(
+                    done.error, Exception
+                ):  # cancelled: a node has failed, and that is the error
+                    raise done.error
                 simulation.explain(done.error)
             self._outcomes.put(done)

@@ -1,7 +1,7 @@
-"""How a mesh holds up: joining, crashes, partitions, churn and broken streams, simulated, seed after seed.
+"""How a mesh holds up: joining, crashes, partitions, idle talk and broken streams, simulated, seed after seed.
 
-Every figure is virtual time on the simulator's network, with whole nodes; beside each stands what was promised,
-and in the last column what others publish for theirs. `python scripts/bench/mesh.py [--json] [--seeds N]
+Every figure is of virtual time on the simulator's network, with whole nodes; beside each stands what was promised,
+and what others publish for theirs. `python scripts/bench/mesh.py [--json] [--seeds N]
 [--matrix FILE]`: with a table of measured round trips (Seattle's, from the NetLatency-Data set on GitHub) delays
 are real ones.
 """
@@ -16,7 +16,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(HERE)]
 
 import trio  # noqa: E402 - the paths come first
-from shape import Row, arguments, report  # noqa: E402
+from shape import Row, arguments, percentile, report  # noqa: E402
 
 from meshnode.errors import MeshError  # noqa: E402
 from meshnode.mesh.book import RecordBook  # noqa: E402
@@ -265,8 +265,7 @@ def measured(test: Test, seeds: int, matrix: Matrix | None) -> Row:
     values: list[float] = []
     for seed in range(seeds):
         values += simulate(seed, test.play, matrix=matrix if test.matrix else None)
-    ordered = sorted(values)
-    value = ordered[-(-test.percentile * len(ordered) // 100) - 1]
+    value = percentile(values, test.percentile)
     name = f"{test.name}, p{test.percentile} of {seeds} seeds"
     print(f"{name}: {value:.2f} {test.unit}", file=sys.stderr)
     scale, unit = (1000, "ms") if test.unit == "s" else (1, test.unit)

@@ -56,6 +56,12 @@ class Row:
         return asdict(self) | {"ratio": round(self.ratio, 4), "holds": self.holds}
 
 
+def percentile(values: Sequence[float], of: int) -> float:
+    """The nearest-rank percentile: at least `of` percent of the values are not above it."""
+    ordered = sorted(values)
+    return ordered[-(-of * len(ordered) // 100) - 1]
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)

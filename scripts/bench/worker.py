@@ -23,7 +23,7 @@ import trio  # noqa: E402
 from bare import both  # noqa: E402
 from llama_cpp import Llama  # noqa: E402
 from rivals import COMMANDS, Setup, rival  # noqa: E402
-from shape import Row, arguments, report  # noqa: E402
+from shape import Row, arguments, percentile, report  # noqa: E402
 from streams import ask_all  # noqa: E402
 
 from meshnode.testing.processes import node_process  # noqa: E402
@@ -82,7 +82,7 @@ class Servers:
                 if counts:
                     self.tps.setdefault((name, width), []).append(written / max(a.ended_s for a in heard))
                     firsts = [1000 * answer.first_s for answer in heard]
-                    self.first_ms.setdefault((name, width), []).append(percentile_95(firsts))
+                    self.first_ms.setdefault((name, width), []).append(percentile(firsts, 95))
 
     def _in_turn(self, number: int) -> list[str]:
         """Who comes first changes from round to round."""
@@ -100,12 +100,6 @@ def wait_for_quiet() -> None:
     until = time.monotonic() + QUIET_WITHIN_S
     while psutil.cpu_percent(QUIET_LOOK_S) > QUIET_PERCENT and time.monotonic() < until:
         pass
-
-
-def percentile_95(values: Sequence[float]) -> float:
-    """The nearest-rank 95th percentile."""
-    ordered = sorted(values)
-    return ordered[-(-95 * len(ordered) // 100) - 1]
 
 
 async def measure_servers(setup: Setup, names: Sequence[str], rounds: int, tokens: int) -> Servers:

@@ -64,6 +64,10 @@ def test_what_stops_a_way_and_what_opens_it() -> None:
     assert between.passes("b", "a")
     assert not between.connects("b", "a")  # the answer would be lost
     between.hold("b", "a")
+    between.release("a", "b")
+    assert between.passes("b", "a")
+    assert not between.passes("a", "b")  # a partition is not released
+    between.hold("b", "a")
     between.open("a", "b")
     assert between.passes("a", "b")
     assert between.passes("b", "a")

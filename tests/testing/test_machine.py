@@ -86,3 +86,22 @@ def test_steps_outlive_a_failed_one_and_end_with_the_simulation() -> None:
     stepwise.close()
     with pytest.raises(RuntimeError, match="is over"):
         stepwise.do(start)
+
+
+def test_a_nodes_own_failure_is_what_the_step_raises_with_the_timeline() -> None:
+    stepwise = Stepwise(1)
+
+    async def break_a_node(simulation: Simulation) -> None:
+        node = await simulation.start("a")
+        assert node.presence is not None
+
+        def fail() -> None:
+            raise LookupError("the node's own")
+
+        node.presence.publisher.current_cards = fail  # type: ignore[assignment, method-assign]
+        await trio.sleep(30)
+
+    with pytest.raises(Exception) as caught:
+        stepwise.do(break_a_node)
+    assert "start a" in "".join(getattr(caught.value, "__notes__", ()))
+    assert "the node's own" in str(caught.value) + repr(caught.value)
