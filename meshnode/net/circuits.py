@@ -18,7 +18,8 @@ from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import CIRCUIT_IDLE_S, LINKS_TOTAL, ROUTE_LINKS
-from meshwire.messages import KIND_ASK, KIND_CIRCUIT, Join, Message, Open, ResetCode
+from meshwire.messages import Join, Open
+from meshwire.numbers import KIND_ASK, KIND_CIRCUIT, Message, ResetCode
 from meshwire.session import SessionConfig
 
 log = structlog.get_logger("meshnode.net.circuits")

@@ -33,7 +33,8 @@ from meshwire.limits import (
     RECORD_MAX,
     STORES_WINDOW_S,
 )
-from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored, Message
+from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored
+from meshwire.numbers import Message
 from meshwire.records import Record, RecordType, Verify, read_record
 from meshwire.signing import verify as verify_signature
 

@@ -17,15 +17,8 @@ from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, within
 from meshnode.seams import Seams
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import CONTROL_FRAME_MAX, RECORD_MAX
-from meshwire.messages import (
-    DigestEntry,
-    GossipAck,
-    GossipSyn,
-    GossipSynAck,
-    Message,
-    RecordGet,
-    RecordGot,
-)
+from meshwire.messages import DigestEntry, GossipAck, GossipSyn, GossipSynAck, RecordGet, RecordGot
+from meshwire.numbers import Message
 from meshwire.records import RecordType
 
 log = structlog.get_logger("meshnode.net.gossip")

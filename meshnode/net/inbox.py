@@ -13,7 +13,8 @@ from meshnode.errors import BadRequest, MeshError
 from meshnode.net.closing import refusal_of
 from meshnode.net.stream import Stream, StreamLost
 from meshwire import events, limits
-from meshwire.messages import Message, Open, ResetCode
+from meshwire.messages import Open
+from meshwire.numbers import Message, ResetCode
 
 if TYPE_CHECKING:
     from meshnode.net.link import Link

@@ -17,7 +17,8 @@ from meshnode.net.writer import Writer
 from meshwire import events, limits
 from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.ids import NodeId, to_text
-from meshwire.messages import Message, Open, Refusal, ResetCode
+from meshwire.messages import Open, Refusal
+from meshwire.numbers import Message, ResetCode
 from meshwire.session import Session, SessionConfig
 from meshwire.states import SessionState
 

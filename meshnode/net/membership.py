@@ -15,7 +15,8 @@ from meshnode.state.store import Store
 from meshnode.trust.certificates import issue_member, verify_chain
 from meshnode.trust.membership import Mesh, new_serial, require_issuer
 from meshnode.trust.tickets import Ticket, TicketRow, check_redeemed, check_redemption, mac, ticket_id
-from meshwire.messages import Join, Joined, Message
+from meshwire.messages import Join, Joined
+from meshwire.numbers import Message
 
 FORWARD_S = 8.0
 JOIN_S = 10.0  # longer than a forward, so that the forwarder's own error arrives

@@ -25,7 +25,8 @@ from meshwire.limits import (
     SEEN_S,
     TRANSPORT_MESSAGE_MAX,
 )
-from meshwire.messages import Open, ResetCode
+from meshwire.messages import Open
+from meshwire.numbers import ResetCode
 
 log = structlog.get_logger("meshnode.net.relay")
 DRAIN_S = 0.2  # for what came before the loss to be passed on: it may be the reason

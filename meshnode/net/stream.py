@@ -7,7 +7,7 @@ import trio
 
 from meshwire.codec import DATA_PAYLOAD_MAX, JOINED_MAX, Joiner, decode_inner, encode_inner, split
 from meshwire.errors import LocalWireError, RemoteWireError
-from meshwire.messages import Message, ResetCode
+from meshwire.numbers import Message, ResetCode
 
 
 class StreamLost(Exception):

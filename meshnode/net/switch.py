@@ -20,7 +20,8 @@ from meshwire.errors import CloseCode
 from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import LINKS_PER_KEY, LINKS_TOTAL
-from meshwire.messages import KIND_ASK, KIND_CIRCUIT, Message, Open, ResetCode
+from meshwire.messages import Open
+from meshwire.numbers import KIND_ASK, KIND_CIRCUIT, Message, ResetCode
 from meshwire.seal import PAD_BUCKET
 from meshwire.session import SessionConfig, circuit_prologue, link_prologue
 

@@ -36,7 +36,8 @@ from meshnode.trust.membership import Mesh
 from meshnode.trust.weights import all_signed
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
-from meshwire.messages import GossipSyn, Join, Message, Open, RecordGet, RecordGot
+from meshwire.messages import GossipSyn, Join, Open, RecordGet, RecordGot
+from meshwire.numbers import Message
 from meshwire.records import Record, read_record
 
 log = structlog.get_logger("meshnode.node")

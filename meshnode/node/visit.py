@@ -20,7 +20,7 @@ from meshnode.trust.membership import Mesh, join_open
 from meshnode.trust.tickets import Ticket
 from meshwire.errors import LocalWireError
 from meshwire.events import Introduced
-from meshwire.messages import ResetCode
+from meshwire.numbers import ResetCode
 
 T = TypeVar("T")
 

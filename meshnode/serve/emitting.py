@@ -20,9 +20,9 @@ from meshnode.terms import (
     Usage,
     Vector,
 )
-from meshwire import messages
+from meshwire import inner
 from meshwire.limits import ANSWER_TOKENS, CHUNK_TOKENS
-from meshwire.messages import Message
+from meshwire.numbers import Message
 
 IMPOSSIBLE = -9999.0  # what stands for minus infinity, as in OpenAI's answers
 _REASONS = frozenset(FinishReason)  # a newer node may know more
@@ -34,22 +34,22 @@ def write(emitted: Emitted) -> list[Message]:
         case Piece():
             return list(_chunks(emitted))
         case Progress(done, total):
-            return [messages.Progress(done, total)]
+            return [inner.Progress(done, total)]
         case Vector(index, values):
-            return [messages.Vector(index, values)]
+            return [inner.Vector(index, values)]
         case End(reason, usage):
             counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-            return [messages.End(reason.value, *counts)]
+            return [inner.End(reason.value, *counts)]
 
 
-def _chunks(piece: Piece) -> Iterator[messages.Chunk]:
+def _chunks(piece: Piece) -> Iterator[inner.Chunk]:
     """The piece in parts, the text and the calls in the last."""
     count = max(len(piece.ids), len(piece.logprobs))
     last = max(0, (count - 1) // CHUNK_TOKENS) * CHUNK_TOKENS
     for start in range(0, last, CHUNK_TOKENS):
-        yield messages.Chunk(*_numbers(piece, start), "", (), _likelihoods(piece, start), True)
-    calls = tuple(messages.Call(call.id, call.name, call.arguments) for call in piece.calls)
-    yield messages.Chunk(*_numbers(piece, last), piece.text, calls, _likelihoods(piece, last))
+        yield inner.Chunk(*_numbers(piece, start), "", (), _likelihoods(piece, start), True)
+    calls = tuple(inner.Call(call.id, call.name, call.arguments) for call in piece.calls)
+    yield inner.Chunk(*_numbers(piece, last), piece.text, calls, _likelihoods(piece, last))
 
 
 def _numbers(piece: Piece, start: int) -> tuple[int, tuple[int, ...]]:
@@ -57,12 +57,12 @@ def _numbers(piece: Piece, start: int) -> tuple[int, tuple[int, ...]]:
     return piece.first_index + min(start, len(piece.ids)), piece.ids[start : start + CHUNK_TOKENS]
 
 
-def _likelihoods(piece: Piece, start: int) -> tuple[messages.TokenLogprob, ...]:
+def _likelihoods(piece: Piece, start: int) -> tuple[inner.TokenLogprob, ...]:
     return tuple(
-        messages.TokenLogprob(
+        inner.TokenLogprob(
             one.token,
             finite(one.logprob),
-            tuple(messages.Likelihood(other.token, finite(other.logprob)) for other in one.top),
+            tuple(inner.Likelihood(other.token, finite(other.logprob)) for other in one.top),
         )
         for one in piece.logprobs[start : start + CHUNK_TOKENS]
     )
@@ -82,9 +82,9 @@ class Reader:
 
     def read(self, message: Message) -> Emitted | None:
         """What a message from the worker's side says; a Fail is raised, and Interrupted for nonsense."""
-        if isinstance(message, messages.Chunk):
+        if isinstance(message, inner.Chunk):
             return self._take(_piece(message), message.more)
-        if self._parts and not isinstance(message, messages.Fail):
+        if self._parts and not isinstance(message, inner.Fail):
             raise Interrupted("The node that served the answer broke a piece of it off.")
         return _read_other(message)
 
@@ -112,7 +112,7 @@ def _joined(parts: list[Piece]) -> Piece:
     )
 
 
-def _piece(chunk: messages.Chunk) -> Piece:
+def _piece(chunk: inner.Chunk) -> Piece:
     return Piece(
         chunk.first_index,
         chunk.ids,
@@ -129,14 +129,14 @@ def _piece(chunk: messages.Chunk) -> Piece:
 
 def _read_other(message: Message) -> Emitted:
     match message:
-        case messages.Progress(done, total):
+        case inner.Progress(done, total):
             return Progress(done, total)
-        case messages.Vector(index, values):
+        case inner.Vector(index, values):
             return Vector(index, values)
-        case messages.End(reason, prompt, completion, cached):
+        case inner.End(reason, prompt, completion, cached):
             known = FinishReason(reason) if reason in _REASONS else FinishReason.STOP
             return End(known, Usage(prompt, completion, cached))
-        case messages.Fail(code, text, hint, retry_after_s, param):
+        case inner.Fail(code, text, hint, retry_after_s, param):
             raise error_from(code, text, hint, param, retry_after_s)
     raise Interrupted(
         f"The node that served the answer sent a {type(message).__name__}, which makes no sense here."

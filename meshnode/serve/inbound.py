@@ -13,9 +13,9 @@ from meshnode.serve.local import Bench
 from meshnode.serve.packing import unpack_job
 from meshnode.serve.remote import send_failure
 from meshnode.terms import End, Job, ModelCard, Privacy
-from meshwire import messages
+from meshwire import inner, messages
 from meshwire.errors import RemoteWireError
-from meshwire.messages import ResetCode
+from meshwire.numbers import ResetCode
 
 ASK_WITHIN_S = 10.0
 log = structlog.get_logger("meshnode.serve")
@@ -77,7 +77,7 @@ class Inbound:
 async def _read_job(stream: Stream, opening: messages.Open) -> Job:
     with trio.move_on_after(ASK_WITHIN_S):
         message = await stream.receive_message()
-        if isinstance(message, messages.Ask):
+        if isinstance(message, inner.Ask):
             return _checked(message.job, opening.remaining_ms)
     raise BadRequest("A stream for an ask carries exactly one Ask, at once.")
 

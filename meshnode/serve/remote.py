@@ -10,9 +10,9 @@ from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.emitting import Reader
 from meshnode.serve.packing import pack_job
 from meshnode.terms import Emitted, End, Job, Piece, Vector
-from meshwire import messages
+from meshwire import inner, messages, numbers
 from meshwire.limits import RESPONSE_MAX
-from meshwire.messages import ResetCode
+from meshwire.numbers import ResetCode
 
 
 @asynccontextmanager
@@ -34,14 +34,14 @@ async def run_on_link(link: Link, job: Job) -> AsyncIterator[AsyncIterator[Emitt
 
 async def _open(link: Link, job: Job) -> Stream:
     opening = messages.Open(
-        messages.KIND_ASK, request=job.id.encode()[:64], remaining_ms=min(job.deadline_ms, messages.U32_MAX)
+        numbers.KIND_ASK, request=job.id.encode()[:64], remaining_ms=min(job.deadline_ms, numbers.U32_MAX)
     )
     return await link.open(opening)
 
 
 async def _send_ask(stream: Stream, packed: bytes) -> None:
     try:
-        await stream.send_message(messages.Ask(packed), end=True)
+        await stream.send_message(inner.Ask(packed), end=True)
     except StreamLost as error:
         raise lost(error) from error
 
@@ -108,7 +108,7 @@ def lost(error: StreamLost) -> MeshError:
 
 async def send_failure(stream: Stream, error: MeshError) -> None:
     """Tell the asker why its job ends; a stream that is gone needs no telling."""
-    fail = messages.Fail(
+    fail = inner.Fail(
         error.code, error.message[:2048], error.hint[:2048], error.retry_after_s, error.param[:256]
     )
     with trio.move_on_after(1.0):

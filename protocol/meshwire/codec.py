@@ -12,7 +12,9 @@ import msgpack
 from meshwire import limits
 from meshwire.errors import CloseCode, LocalWireError, RemoteWireError
 from meshwire.fields import pack_fields, unpack_fields
-from meshwire.messages import INNER, NOTICES, REPLIES, TYPE_OF, U32_MAX, Flag, FrameType, Message, Refusal
+from meshwire.inner import INNER
+from meshwire.messages import NOTICES, REPLIES, TYPE_OF, Refusal
+from meshwire.numbers import U32_MAX, Flag, FrameType, Message
 
 DATA_PAYLOAD_MAX = limits.DATA_FRAME_MAX - 64  # leaves room for the frame's header and for its credit
 PART_MAX = DATA_PAYLOAD_MAX - 1

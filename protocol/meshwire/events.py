@@ -3,7 +3,8 @@
 import msgspec
 
 from meshwire.errors import CloseCode
-from meshwire.messages import Message, Open, Refusal, ResetCode
+from meshwire.messages import Open, Refusal
+from meshwire.numbers import Message, ResetCode
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

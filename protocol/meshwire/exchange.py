@@ -6,7 +6,8 @@ from meshwire import limits
 from meshwire.codec import Frame, encode_frame, encode_frame_as
 from meshwire.errors import LocalWireError, RemoteWireError
 from meshwire.events import Event, Notice, Reply, Request
-from meshwire.messages import NOTICES_ALONE, REPLY_OF, TYPE_OF, U32_MAX, Flag, Message, Refusal
+from meshwire.messages import NOTICES_ALONE, REPLY_OF, TYPE_OF, Refusal
+from meshwire.numbers import U32_MAX, Flag, Message
 
 
 class Exchange:

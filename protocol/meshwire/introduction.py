@@ -11,7 +11,7 @@ import msgspec
 from meshwire.codec import pack_map, unpack_map
 from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.ids import NodeId
-from meshwire.messages import Message, Name, PublicKey, RawRecord
+from meshwire.numbers import Message, Name, PublicKey, RawRecord
 from meshwire.signing import DOMAIN_STATIC, Signer, verify
 
 STATIC_KIND = b""

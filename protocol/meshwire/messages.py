@@ -1,97 +1,32 @@
-"""Every message, one frozen struct each, and the fixed numbers. It knows neither encoding nor order.
+"""The messages of links: streams, membership, DHT, gossip; one frozen struct each, and the number of every message.
 
-A field's position is its key on the wire (see `fields`), so fields are appended, never moved or removed.
+It knows neither encoding nor order. A field's position is its key on the wire (see `fields`), so fields are
+appended, never moved or removed. What travels inside streams is in `inner`.
 """
 
-from enum import IntEnum, IntFlag
 from typing import Annotated
 
 import msgspec
 
 from meshwire import limits
 from meshwire.errors import CloseCode
-
-U32_MAX = 2**32 - 1
-KIND_ASK = "ask"
-KIND_CIRCUIT = "circuit"
-
-U8 = Annotated[int, msgspec.Meta(ge=0, le=255)]
-U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
-U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Prefix = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
-Mac = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-PublicKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Id = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
-Name = Annotated[str, msgspec.Meta(max_length=256)]
-Sentence = Annotated[str, msgspec.Meta(max_length=2048)]
-RawRecord = Annotated[bytes, msgspec.Meta(min_length=1, max_length=limits.RECORD_MAX)]
-Route = Annotated[tuple[Id, ...], msgspec.Meta(max_length=limits.ROUTE_LINKS)]
-
-
-class FrameType(IntEnum):
-    """The number of each frame and inner message. Those without a struct in the tables are reserved."""
-
-    OPEN = 1
-    DATA = 2
-    WINDOW = 3
-    RESET = 4
-    PING = 5
-    PONG = 6
-    GOAWAY = 7
-    JOIN = 8
-    CERT = 9
-    DHT_PING = 16
-    DHT_FIND = 17
-    DHT_STORE = 18
-    GOSSIP_SYN = 24
-    GOSSIP_SYNACK = 25
-    GOSSIP_ACK = 26
-    RECORD_GET = 27
-    PING_REQ = 32
-    ACCUSE = 33
-    REFUTE = 34
-    RELAY_RESERVE = 40
-    RELAY_STATUS = 41
-    RELAY_CONNECT = 42
-    BLOB = 48
-    # From here on messages inside DATA.
-    PROBE = 64
-    ANSWER = 65
-    ASK = 66
-    CHUNK = 67
-    PROGRESS = 68
-    END = 69
-    REATTACH = 70
-    FAIL = 71
-    VECTOR = 72
-
-
-class Flag(IntFlag):
-    """Bits of a frame's third element."""
-
-    NONE = 0
-    REPLY = 1  # the reply to request number `stream`
-    END = 1  # on DATA: the last of the stream
-    ERROR = 2  # with REPLY: the body is a Refusal
-
-
-class ResetCode(IntEnum):
-    """Why a stream was reset. Travels hop by hop."""
-
-    CANCEL = 1
-    LINK_LOST = 2
-    REFUSED = 3
-    CREDIT = 4
-    DEADLINE = 5
-    BAD_ROUTE = 6
-    TOO_MANY = 7
-    INTERNAL = 8
-    UNREACHABLE = 9
-
-
-class Message(msgspec.Struct, frozen=True):
-    """What every message is."""
-
+from meshwire.inner import INNER
+from meshwire.numbers import (
+    U8,
+    U32,
+    U63,
+    FrameType,
+    Id,
+    Mac,
+    Message,
+    Name,
+    Prefix,
+    PublicKey,
+    RawRecord,
+    ResetCode,
+    Route,
+    Sentence,
+)
 
 # --- Streams and the link itself ---
 
@@ -257,92 +192,6 @@ class RecordGot(Message, frozen=True):
     records: tuple[RawRecord, ...] = ()
 
 
-# --- Inside streams, sealed end to end ---
-
-
-class Ask(Message, frozen=True):
-    """A job, packed by the floor that knows what a job is."""
-
-    job: bytes
-
-
-class Answer(Message, frozen=True):
-    """The worker accepts: what it will run."""
-
-    model: Name
-    tier: U8 = 0
-
-
-class Call(msgspec.Struct, frozen=True):
-    """A call of a tool, complete; `arguments` is the JSON text that the model wrote."""
-
-    id: Name
-    name: Name
-    arguments: str = ""
-
-
-class Likelihood(msgspec.Struct, frozen=True):
-    """The bytes of a token and the natural logarithm of its probability."""
-
-    token: bytes
-    logprob: float
-
-
-class TokenLogprob(msgspec.Struct, frozen=True):
-    """The likelihood of a token that was written, and of the likeliest in its place, best first."""
-
-    token: bytes
-    logprob: float
-    top: tuple[Likelihood, ...] = ()
-
-
-class Chunk(Message, frozen=True):
-    """Some tokens and what they make; `first_index` counts tokens from the start of the whole answer.
-
-    `logprobs` has one entry for each of `ids`. With `more` the next is a Chunk too, and both count only together.
-    """
-
-    first_index: U32
-    ids: tuple[U32, ...] = ()
-    text: str = ""
-    calls: tuple[Call, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-    more: bool = False
-
-
-class Progress(Message, frozen=True):
-    """`done` of `total` prompt tokens have been read."""
-
-    done: U32
-    total: U32
-
-
-class End(Message, frozen=True):
-    """The clean end of an answer; its absence is truncation."""
-
-    reason: Name
-    prompt_tokens: U32 = 0
-    completion_tokens: U32 = 0
-    cached_tokens: U32 = 0
-
-
-class Fail(Message, frozen=True):
-    """The answer ends with an error."""
-
-    code: Name
-    message: Sentence = ""
-    hint: Sentence = ""
-    retry_after_s: float | None = None
-    param: Name = ""
-
-
-class Vector(Message, frozen=True):
-    """The embedding of input number `index`, as little-endian 32-bit floats."""
-
-    index: U32
-    values: Annotated[bytes, msgspec.Meta(min_length=4, max_length=limits.VECTOR_MAX)]
-
-
 NOTICES: dict[FrameType, type[Message]] = {
     FrameType.OPEN: Open,
     FrameType.WINDOW: Window,
@@ -382,17 +231,6 @@ REPLY_OF: dict[type[Message], type[Message]] = {
 
 NOTICES_ALONE: frozenset[type[Message]] = frozenset({GossipAck})
 """Messages that ask for no reply."""
-
-INNER: dict[FrameType, type[Message]] = {
-    FrameType.ASK: Ask,
-    FrameType.ANSWER: Answer,
-    FrameType.CHUNK: Chunk,
-    FrameType.PROGRESS: Progress,
-    FrameType.END: End,
-    FrameType.FAIL: Fail,
-    FrameType.VECTOR: Vector,
-}
-"""Messages inside DATA."""
 
 TYPE_OF: dict[type[Message], FrameType] = {
     struct: number for table in (NOTICES, REPLIES, INNER) for number, struct in table.items()

@@ -9,7 +9,8 @@ from meshwire import limits
 from meshwire.codec import Frame, encode_data, encode_frame
 from meshwire.errors import CloseCode, LocalWireError, RemoteWireError
 from meshwire.events import Event, StreamOpened, StreamReceived, StreamReset, StreamWritable
-from meshwire.messages import Flag, Open, Reset, ResetCode, Window
+from meshwire.messages import Open, Reset, Window
+from meshwire.numbers import Flag, ResetCode
 from meshwire.states import StreamState, StreamStep
 from meshwire.streams import FRAME_COST, Inflow, Outflow, Stream, cost
 

@@ -26,21 +26,10 @@ from meshwire.events import Pong as Ponged
 from meshwire.exchange import Exchange
 from meshwire.ids import NodeId, node_id
 from meshwire.introduction import circuit_prologue, link_prologue, read_introduction, write_introduction
-from meshwire.messages import (
-    TYPE_OF,
-    Flag,
-    FrameType,
-    GoAway,
-    Joined,
-    Message,
-    Open,
-    Ping,
-    Pong,
-    Refusal,
-    ResetCode,
-)
+from meshwire.messages import TYPE_OF, GoAway, Joined, Open, Ping, Pong, Refusal
 from meshwire.multiplex import Multiplex
 from meshwire.noise import Handshake, Pattern, public_of
+from meshwire.numbers import Flag, FrameType, Message, ResetCode
 from meshwire.seal import Seal
 from meshwire.signing import Signer
 from meshwire.states import ADMITS, SESSION_MOVES, SessionState, SessionStep, move

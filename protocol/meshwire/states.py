@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from meshwire.errors import LocalWireError
-from meshwire.messages import NOTICES, REPLIES, FrameType
+from meshwire.messages import NOTICES, REPLIES
+from meshwire.numbers import FrameType
 
 
 class SessionState(StrEnum):

@@ -23,7 +23,8 @@ from meshnode.net.membership import JoinLink
 from meshnode.trust.certificates import issue_member
 from meshnode.trust.membership import found_closed
 from meshnode.trust.tickets import Ticket, to_text
-from meshwire.messages import Join, Joined, Message
+from meshwire.messages import Join, Joined
+from meshwire.numbers import Message
 from meshwire.signing import Signer
 
 RNG = random.Random(5)

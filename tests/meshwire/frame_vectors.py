@@ -2,18 +2,19 @@
 
 from typing import Any
 
+from meshwire import inner, numbers
 from meshwire import messages as m
 from meshwire.codec import encode_data, encode_frame, encode_frame_as, encode_inner
-from meshwire.messages import Flag, FrameType
+from meshwire.numbers import Flag, FrameType
 
 ID = bytes(range(20))
 KEY = bytes(range(32))
-NOTICES: tuple[tuple[m.Message, int], ...] = (
+NOTICES: tuple[tuple[numbers.Message, int], ...] = (
     (m.Open("ask", request=b"r1", remaining_ms=60_000), 1),
     (m.Open("circuit", route=(ID, ID[::-1]), position=1, request=b"r2", origin=ID), 3),
     (m.Window(32_768), 1),
     (m.Window(1_048_576), 0),
-    (m.Reset(m.ResetCode.CANCEL), 1),
+    (m.Reset(numbers.ResetCode.CANCEL), 1),
     (m.Ping(7), 0),
     (m.Pong(7), 0),
     (m.GoAway(9, "stopping"), 0),
@@ -25,7 +26,7 @@ NOTICES: tuple[tuple[m.Message, int], ...] = (
     (m.GossipAck((b"record",)), 0),
     (m.RecordGet(ID, 4, "name"), 6),
 )
-REPLIES: tuple[m.Message, ...] = (
+REPLIES: tuple[numbers.Message, ...] = (
     m.Joined((b"member", b"issuer")),
     m.DhtPong(),
     m.DhtFound((b"node",), (b"model",)),
@@ -34,21 +35,25 @@ REPLIES: tuple[m.Message, ...] = (
     m.RecordGot((b"record",)),
 )
 REFUSAL = m.Refusal("busy", "Too much to do.", "Try later.", 1.5)
-INNER: tuple[m.Message, ...] = (
-    m.Ask(b"job"),
-    m.Answer("smollm2:135m", 3),
-    m.Chunk(4, (11, 22), "two tokens"),
-    m.Progress(64, 128),
-    m.End("stop", 10, 20, 0),
-    m.Fail("context_length_exceeded", "Too long.", "Shorten it.", None, "messages"),
-    m.Chunk(
+INNER: tuple[numbers.Message, ...] = (
+    inner.Ask(b"job"),
+    inner.Answer("smollm2:135m", 3),
+    inner.Chunk(4, (11, 22), "two tokens"),
+    inner.Progress(64, 128),
+    inner.End("stop", 10, 20, 0),
+    inner.Fail("context_length_exceeded", "Too long.", "Shorten it.", None, "messages"),
+    inner.Chunk(
         6,
         (33,),
-        calls=(m.Call("call_1", "look", '{"at":1}'),),
-        logprobs=(m.TokenLogprob(b"\xc3", -0.5, (m.Likelihood(b"\xc3", -0.5), m.Likelihood(b"a", -1.25))),),
+        calls=(inner.Call("call_1", "look", '{"at":1}'),),
+        logprobs=(
+            inner.TokenLogprob(
+                b"\xc3", -0.5, (inner.Likelihood(b"\xc3", -0.5), inner.Likelihood(b"a", -1.25))
+            ),
+        ),
     ),
-    m.Chunk(7, (44,), more=True),
-    m.Vector(1, bytes.fromhex("0000803f")),
+    inner.Chunk(7, (44,), more=True),
+    inner.Vector(1, bytes.fromhex("0000803f")),
 )
 
 
@@ -77,12 +82,12 @@ def type_rows() -> list[str]:
 
 
 def _structs(number: FrameType) -> str:
-    tables = (("", m.NOTICES), ("reply: ", m.REPLIES), ("", m.INNER))
+    tables = (("", m.NOTICES), ("reply: ", m.REPLIES), ("", inner.INNER))
     found = [f"{word}`{_signature(table[number])}`" for word, table in tables if number in table]
     if number is FrameType.DATA:
         return "bytes"
     return "<br>".join(found) or "reserved"
 
 
-def _signature(struct: type[m.Message]) -> str:
+def _signature(struct: type[numbers.Message]) -> str:
     return f"{struct.__name__}({', '.join(struct.__struct_fields__)})"

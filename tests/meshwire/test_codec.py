@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwire import limits
+from meshwire import inner, limits, numbers
 from meshwire import messages as m
 from meshwire.codec import (
     DATA_PAYLOAD_MAX,
@@ -29,7 +29,9 @@ from meshwire.codec import (
     split,
 )
 from meshwire.errors import CloseCode, LocalWireError, RemoteWireError
-from meshwire.messages import INNER, NOTICES, REPLIES, TYPE_OF, Flag, FrameType, Message, Refusal
+from meshwire.inner import INNER
+from meshwire.messages import NOTICES, REPLIES, TYPE_OF, Refusal
+from meshwire.numbers import Flag, FrameType, Message
 from tests.meshwire import frame_vectors
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors" / "frames.json"
@@ -42,7 +44,7 @@ messages = st.one_of(
         st.lists(st.binary(min_size=20, max_size=20), max_size=3).map(tuple),
     ),
     st.builds(m.Window, st.integers(1, limits.CONNECTION_CREDIT)),
-    st.builds(m.Reset, st.sampled_from(list(m.ResetCode))),
+    st.builds(m.Reset, st.sampled_from(list(numbers.ResetCode))),
     st.builds(m.Ping, st.integers(0, 2**63 - 1)),
     st.builds(m.GoAway, st.integers(0, 255), st.text(max_size=100)),
     st.builds(m.DhtFind, st.binary(min_size=20, max_size=20), st.booleans()),
@@ -52,10 +54,10 @@ messages = st.one_of(
         u32,
     ),
 )
-inner = st.one_of(
-    st.builds(m.Ask, st.binary(max_size=2000)),
-    st.builds(m.Chunk, u32, st.lists(u32, max_size=200).map(tuple), st.text(max_size=2000)),
-    st.builds(m.Fail, st.text(max_size=20), retry_after_s=st.none() | st.floats(0, 1e6)),
+inner_messages = st.one_of(
+    st.builds(inner.Ask, st.binary(max_size=2000)),
+    st.builds(inner.Chunk, u32, st.lists(u32, max_size=200).map(tuple), st.text(max_size=2000)),
+    st.builds(inner.Fail, st.text(max_size=20), retry_after_s=st.none() | st.floats(0, 1e6)),
 )
 
 
@@ -88,7 +90,7 @@ def test_the_quick_reading_of_data_agrees_with_msgpack(stream: int, payload: byt
     assert list(read(raw)) == msgpack.unpackb(raw)
 
 
-@given(inner)
+@given(inner_messages)
 def test_inner_messages_come_back_as_they_were(message: Message) -> None:
     assert decode_inner(encode_inner(message)) == message
 
@@ -217,7 +219,7 @@ def test_a_refusal_has_the_type_of_what_it_refuses() -> None:
 
 
 def test_an_inner_message_stands_alone() -> None:
-    raw = encode_inner(m.Progress(1, 2))
+    raw = encode_inner(inner.Progress(1, 2))
     for wrong in (raw + b"\0", msgpack.packb([68]), msgpack.packb([3, {}]), msgpack.packb(["68", {}])):
         with pytest.raises(RemoteWireError):
             decode_inner(wrong)

@@ -26,8 +26,9 @@ from meshwire.events import (
 )
 from meshwire.ids import node_id
 from meshwire.introduction import write_introduction
-from meshwire.messages import Flag, Message, Open, Refusal, ResetCode
+from meshwire.messages import Open, Refusal
 from meshwire.noise import Handshake, public_of
+from meshwire.numbers import Flag, Message, ResetCode
 from meshwire.session import OUTBOX_MAX, Session, circuit_prologue, link_prologue
 from meshwire.states import SessionState
 from meshwire.streams import FRAME_COST

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from meshwire.errors import LocalWireError, RemoteWireError
-from meshwire.messages import NOTICES, REPLIES, FrameType
+from meshwire.messages import NOTICES, REPLIES
+from meshwire.numbers import FrameType
 from meshwire.states import (
     ADMITS,
     SESSION_MOVES,

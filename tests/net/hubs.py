@@ -18,7 +18,8 @@ from meshnode.net.switch import Hooks, Self, Switch
 from meshnode.seams import Seams
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
-from meshwire.messages import DhtPing, DhtPong, Message, Open
+from meshwire.messages import DhtPing, DhtPong, Open
+from meshwire.numbers import Message
 
 MESH = b"m" * 16
 

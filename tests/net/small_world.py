@@ -16,7 +16,7 @@ from meshnode.seams import Seams
 from meshwire.codec import decode_frames, encode_frame
 from meshwire.ids import NodeId, node_id
 from meshwire.limits import CONTROL_FRAME_MAX
-from meshwire.messages import Flag, Message
+from meshwire.numbers import Flag, Message
 from meshwire.records import Record, RecordType
 from meshwire.signing import Signer
 from tests.mesh.test_ads import CARD, NODE_AD

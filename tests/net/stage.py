@@ -13,7 +13,8 @@ from meshnode.net.base import Hello, Network, Transport
 from meshnode.net.link import Link, Stream, establish
 from meshnode.net.memory import MemoryNetwork
 from meshnode.net.websocket import WebsocketNetwork
-from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, Message, Open
+from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, Open
+from meshwire.numbers import Message
 from meshwire.session import Introduced, SessionConfig
 from tests.meshwire.pairs import MESH, config
 

@@ -10,7 +10,8 @@ from meshnode.errors import MeshError, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost, establish
 from meshnode.net.relay import CircuitTransport
 from meshwire.limits import CIRCUIT_IDLE_S
-from meshwire.messages import DhtPing, Open, ResetCode
+from meshwire.messages import DhtPing, Open
+from meshwire.numbers import ResetCode
 from tests.net.hubs import Hub, World, echo, open_world
 
 WORDS = b"a prompt of some length that nobody else reads"

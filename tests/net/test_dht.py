@@ -12,7 +12,8 @@ from meshnode.mesh import ads, keyspace
 from meshnode.mesh.table import Contact, Table
 from meshwire.ids import NodeId
 from meshwire.limits import DHT_K, DHT_QUERY_S, DHT_RPC_S, STORES_PER_PEER, STORES_WINDOW_S
-from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored, GossipSyn, Message
+from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored, GossipSyn
+from meshwire.numbers import Message
 from meshwire.records import RecordType
 from tests.net.small_world import MESH, End, World
 

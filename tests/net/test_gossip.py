@@ -9,7 +9,8 @@ import trio.testing
 from meshnode.errors import NotAllowed
 from meshnode.mesh.book import Merged
 from meshwire.ids import NodeId, to_text
-from meshwire.messages import DhtPing, GossipAck, GossipSyn, GossipSynAck, Message, RecordGet, RecordGot
+from meshwire.messages import DhtPing, GossipAck, GossipSyn, GossipSynAck, RecordGet, RecordGot
+from meshwire.numbers import Message
 from meshwire.records import RecordType
 from tests.net.small_world import End, World
 

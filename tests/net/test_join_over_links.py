@@ -22,7 +22,8 @@ from meshnode.state.store import Store, open_store
 from meshnode.trust.membership import Mesh, found_closed
 from meshnode.trust.tickets import Ticket
 from meshwire.events import Introduced
-from meshwire.messages import DhtPing, Join, Message
+from meshwire.messages import DhtPing, Join
+from meshwire.numbers import Message
 from meshwire.session import SessionConfig, link_prologue
 from meshwire.signing import Signer
 

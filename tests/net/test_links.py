@@ -15,11 +15,12 @@ from meshnode.errors import (
 )
 from meshnode.net.base import Hello
 from meshnode.net.link import Link, Stream, StreamLost, establish
-from meshwire import limits
+from meshwire import inner, limits, numbers
 from meshwire import messages as m
 from meshwire.codec import DATA_PAYLOAD_MAX
 from meshwire.errors import LocalWireError
-from meshwire.messages import Open, ResetCode
+from meshwire.messages import Open
+from meshwire.numbers import ResetCode
 from meshwire.session import Introduced
 from tests.meshwire.pairs import MESH, keys
 from tests.net.stage import HELLO, Stage, give, until
@@ -49,9 +50,9 @@ def test_a_link_knows_its_other_end(kind: str) -> None:
 def test_requests_are_answered_each_in_its_time(kind: str) -> None:
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
-        found: list[m.Message] = []
+        found: list[numbers.Message] = []
 
-        async def ask(message: m.Message) -> None:
+        async def ask(message: numbers.Message) -> None:
             found.append(await near.request(message))
 
         async with trio.open_nursery() as nursery:
@@ -75,7 +76,7 @@ def test_an_error_crosses_with_its_type(kind: str) -> None:
 
 def test_an_error_too_long_to_travel_is_cut(kind: str) -> None:
     async def play(stage: Stage) -> None:
-        async def complain(link: Link, message: m.Message) -> m.Message | None:
+        async def complain(link: Link, message: numbers.Message) -> numbers.Message | None:
             raise BadRequest("x" * 50_000)
 
         stage.on_request = complain  # type: ignore[method-assign]  # the play's own behaviour
@@ -101,7 +102,7 @@ def test_a_request_has_a_timeout(kind: str) -> None:
 def test_more_requests_than_the_bound_wait_their_turn(kind: str) -> None:
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
-        answers: list[m.Message] = []
+        answers: list[numbers.Message] = []
 
         async def ask() -> None:
             answers.append(await near.request(m.DhtFind(b"t" * 20)))
@@ -160,7 +161,7 @@ def test_long_messages_cross_in_parts(kind: str) -> None:
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
         stream = await near.open(ASK)
-        long, short = m.Ask(bytes(300_000)), m.Progress(1, 2)
+        long, short = inner.Ask(bytes(300_000)), inner.Progress(1, 2)
 
         async def send() -> None:
             await stream.send_message(long)
@@ -467,7 +468,7 @@ def test_a_node_that_dials_itself_is_told_so(kind: str) -> None:
 
 def test_a_joining_link_carries_nothing_but_the_join(kind: str) -> None:
     async def play(stage: Stage) -> None:
-        async def certify(link: Link, message: m.Message) -> m.Message | None:
+        async def certify(link: Link, message: numbers.Message) -> numbers.Message | None:
             return m.Joined((b"cert", b"issuer"))
 
         stage.judge_b = lambda _: False

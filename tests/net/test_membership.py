@@ -28,7 +28,8 @@ from meshnode.state.store import Store, open_store
 from meshnode.terms import Trust
 from meshnode.trust.membership import Mesh, found_closed, found_open, join_closed
 from meshnode.trust.tickets import Ticket, row_of, ticket_id
-from meshwire.messages import Join, Joined, Message, Ping
+from meshwire.messages import Join, Joined, Ping
+from meshwire.numbers import Message
 from meshwire.signing import Signer
 
 RNG = random.Random(3)

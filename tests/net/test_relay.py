@@ -9,7 +9,8 @@ import trio.testing
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.net.relay import RouteRefused, check_place
 from meshwire.limits import CIRCUIT_IDLE_S, CIRCUITS_PER_KEY, PENDING_OPENS, SEEN_S
-from meshwire.messages import Open, ResetCode
+from meshwire.messages import Open
+from meshwire.numbers import ResetCode
 from tests.net.hubs import Hub, World, open_world
 
 

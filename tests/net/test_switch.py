@@ -11,7 +11,8 @@ from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.net.switch import WANTED_MAX
 from meshwire.limits import LINKS_PER_KEY
-from meshwire.messages import DhtPing, DhtPong, Message, Open, ResetCode
+from meshwire.messages import DhtPing, DhtPong, Open
+from meshwire.numbers import Message, ResetCode
 from tests.net.hubs import World, echo, open_world
 
 

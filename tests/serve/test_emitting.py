@@ -19,7 +19,7 @@ from meshnode.terms import (
     Usage,
     Vector,
 )
-from meshwire import messages
+from meshwire import inner, numbers
 from meshwire.codec import decode_inner, encode_inner
 from meshwire.errors import RemoteWireError
 from meshwire.limits import ANSWER_TOKENS, ARRAY_MAX, CHUNK_TOKENS, VECTOR_MAX
@@ -74,26 +74,26 @@ def test_minus_infinity_is_sent_as_a_number() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Chunk(0, logprobs=(messages.TokenLogprob(b"x", math.nan),)),
-        messages.Chunk(0, calls=(messages.Call("i", "n" * 257),)),
-        messages.Vector(0, b""),
-        messages.Vector(0, bytes(VECTOR_MAX + 4)),
+        inner.Chunk(0, logprobs=(inner.TokenLogprob(b"x", math.nan),)),
+        inner.Chunk(0, calls=(inner.Call("i", "n" * 257),)),
+        inner.Vector(0, b""),
+        inner.Vector(0, bytes(VECTOR_MAX + 4)),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_the_wire(message: messages.Message) -> None:
+def test_what_is_out_of_bounds_is_refused_by_the_wire(message: numbers.Message) -> None:
     with pytest.raises(RemoteWireError):
         decode_inner(encode_inner(message))
 
 
-def part(first_index: int, count: int, *, more: bool = True) -> messages.Chunk:
-    return messages.Chunk(first_index, tuple(range(count)), more=more)
+def part(first_index: int, count: int, *, more: bool = True) -> inner.Chunk:
+    return inner.Chunk(first_index, tuple(range(count)), more=more)
 
 
 @pytest.mark.parametrize(
     "rest",
     [
-        [messages.End("stop")],
-        [messages.Progress(1, 2)],
+        [inner.End("stop")],
+        [inner.Progress(1, 2)],
         [part(3, 1)],
         [part(1, 1)],
         [part(at, ARRAY_MAX) for at in range(2, ANSWER_TOKENS + ARRAY_MAX, ARRAY_MAX)],
@@ -101,7 +101,7 @@ def part(first_index: int, count: int, *, more: bool = True) -> messages.Chunk:
     ],
     ids=["an end", "progress", "a gap", "a part twice", "too many tokens", "too many parts"],
 )
-def test_a_piece_that_is_not_completed_is_nothing(rest: list[messages.Message]) -> None:
+def test_a_piece_that_is_not_completed_is_nothing(rest: list[numbers.Message]) -> None:
     reader = Reader()
     assert reader.read(part(0, 2)) is None
     with pytest.raises(Interrupted):
@@ -113,13 +113,11 @@ def test_a_failure_may_come_in_the_middle_of_a_piece() -> None:
     reader = Reader()
     assert reader.read(part(0, 2)) is None
     with pytest.raises(Busy):
-        reader.read(messages.Fail("busy", "full"))
+        reader.read(inner.Fail("busy", "full"))
 
 
 def test_ids_travel_before_their_text_never_after() -> None:
     """If the link breaks between two parts, nobody holds ids whose text is lost, for the piece is not read."""
     *early, last = write(Piece(0, tuple(range(500)), "text", CALLS))
-    assert all(
-        isinstance(one, messages.Chunk) and one.more and not one.text and not one.calls for one in early
-    )
+    assert all(isinstance(one, inner.Chunk) and one.more and not one.text and not one.calls for one in early)
     assert msgspec.structs.asdict(last)["text"] == "text"

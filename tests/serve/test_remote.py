@@ -42,7 +42,7 @@ from meshnode.terms import (
     Vector,
 )
 from meshnode.terms.job import BIASES_MAX, INPUTS_MAX, RESUME_MAX_TOKENS, TOOLS_MAX
-from meshwire import messages
+from meshwire import inner, messages, numbers
 from meshwire.errors import RemoteWireError
 from meshwire.fields import pack_fields
 from meshwire.limits import PROMPT_MAX, RESPONSE_MAX
@@ -65,10 +65,10 @@ class Stage:
             async with run_on_link(self.link, job) as pieces:
                 return [emitted async for emitted in pieces]
 
-    async def ask_raw(self, packed: bytes) -> messages.Message | None:
+    async def ask_raw(self, packed: bytes) -> numbers.Message | None:
         """What comes back for a job packed by hand."""
         stream = await self.link.open(messages.Open("ask"))
-        await stream.send_message(messages.Ask(packed), end=True)
+        await stream.send_message(inner.Ask(packed), end=True)
         with trio.fail_after(60):
             return await stream.receive_message()
 
@@ -215,7 +215,7 @@ BOMB = b"\x81\x03" + b"\xdc\x01\x00" + (b"\xdc\x0f\xff" + b"\x80" * 4095) * 255 
 )
 async def test_what_is_no_job_is_refused_and_costs_nothing_else(stage: Stage, packed: bytes) -> None:
     reply = await stage.ask_raw(packed)
-    assert isinstance(reply, messages.Fail)
+    assert isinstance(reply, inner.Fail)
     assert reply.code == "invalid_request"
     assert stage.link.alive
     assert stage.idle
@@ -225,10 +225,10 @@ async def test_what_is_no_job_is_refused_and_costs_nothing_else(stage: Stage, pa
 async def test_an_ask_that_does_not_come_is_given_up(stage: Stage) -> None:
     stream = await stage.link.open(messages.Open("ask"))
     with trio.fail_after(ASK_WITHIN_S + 1):
-        assert isinstance(await stream.receive_message(), messages.Fail)
+        assert isinstance(await stream.receive_message(), inner.Fail)
     stream = await stage.link.open(messages.Open("ask"))
-    await stream.send_message(messages.Progress(1, 2), end=True)
-    assert isinstance(await stream.receive_message(), messages.Fail)
+    await stream.send_message(inner.Progress(1, 2), end=True)
+    assert isinstance(await stream.receive_message(), inner.Fail)
 
 
 async def test_a_defect_of_an_engine_costs_one_ask(stage: Stage) -> None:
@@ -249,43 +249,43 @@ def test_a_bomb_is_refused_before_it_is_built() -> None:
 
 async def flood_of_calls(stream: Stream) -> None:
     for index in range(RESPONSE_MAX // 20_000 + 2):
-        call = messages.Call("call", "look", "x" * 20_000)
-        await stream.send_message(messages.Chunk(index, (1,), calls=(call,)))
+        call = inner.Call("call", "look", "x" * 20_000)
+        await stream.send_message(inner.Chunk(index, (1,), calls=(call,)))
 
 
 async def stray_vector(stream: Stream) -> None:
-    await stream.send_message(messages.Vector(0, b"abcd"))
+    await stream.send_message(inner.Vector(0, b"abcd"))
 
 
 async def half_a_piece(stream: Stream) -> None:
-    await stream.send_message(messages.Chunk(0, (1,), "a", more=True))
-    await stream.send_message(messages.End("stop"), end=True)
+    await stream.send_message(inner.Chunk(0, (1,), "a", more=True))
+    await stream.send_message(inner.End("stop"), end=True)
 
 
 Play = Callable[[Stream], Any]
 
 
 async def skip(stream: Stream) -> None:
-    await stream.send_message(messages.Chunk(0, (1,), "a"))
-    await stream.send_message(messages.Chunk(2, (3,), "c"))
+    await stream.send_message(inner.Chunk(0, (1,), "a"))
+    await stream.send_message(inner.Chunk(2, (3,), "c"))
 
 
 async def repeat(stream: Stream) -> None:
-    await stream.send_message(messages.Chunk(0, (1,), "a"))
-    await stream.send_message(messages.Chunk(0, (1,), "a"))
+    await stream.send_message(inner.Chunk(0, (1,), "a"))
+    await stream.send_message(inner.Chunk(0, (1,), "a"))
 
 
 async def truncate(stream: Stream) -> None:
-    await stream.send_message(messages.Chunk(0, (1,), "a"), end=True)
+    await stream.send_message(inner.Chunk(0, (1,), "a"), end=True)
 
 
 async def babble(stream: Stream) -> None:
-    await stream.send_message(messages.Ask(b"what?"))
+    await stream.send_message(inner.Ask(b"what?"))
 
 
 async def flood(stream: Stream) -> None:
     for index in range(RESPONSE_MAX // 20_000 + 2):
-        await stream.send_message(messages.Chunk(index, (1,), "x" * 20_000))
+        await stream.send_message(inner.Chunk(index, (1,), "x" * 20_000))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ async def test_an_answer_that_makes_no_sense_is_interrupted(play: Play) -> None:
 
 async def test_an_end_for_a_reason_not_known_yet_is_an_end() -> None:
     async def serve(_link: Link, stream: Stream, _opening: messages.Open) -> None:
-        await stream.send_message(messages.End("tool_calls", 1, 2), end=True)
+        await stream.send_message(inner.End("tool_calls", 1, 2), end=True)
         await stream.lost()
 
     async with open_world() as world:
@@ -407,8 +407,8 @@ async def test_vectors_that_are_missing_or_too_many_are_no_answer(indexes: tuple
     async def serve(_link: Link, stream: Stream, _opening: messages.Open) -> None:
         await stream.receive_message()
         for index in indexes:
-            await stream.send_message(messages.Vector(index, b"abcd"))
-        await stream.send_message(messages.End("stop"), end=True)
+            await stream.send_message(inner.Vector(index, b"abcd"))
+        await stream.send_message(inner.End("stop"), end=True)
         await stream.lost()
 
     async with open_world() as world:

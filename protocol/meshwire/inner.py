@@ -1,0 +1,106 @@
+"""The messages that travel inside streams, sealed end to end; one frozen struct each.
+
+A field's position is its key on the wire (see `fields`), so fields are appended, never moved or removed.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from meshwire import limits
+from meshwire.numbers import U8, U32, FrameType, Message, Name, Sentence
+
+
+class Ask(Message, frozen=True):
+    """A job, packed by the floor that knows what a job is."""
+
+    job: bytes
+
+
+class Answer(Message, frozen=True):
+    """The worker accepts: what it will run."""
+
+    model: Name
+    tier: U8 = 0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A call of a tool, complete; `arguments` is the JSON text that the model wrote."""
+
+    id: Name
+    name: Name
+    arguments: str = ""
+
+
+class Likelihood(msgspec.Struct, frozen=True):
+    """The bytes of a token and the natural logarithm of its probability."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """The likelihood of a token that was written, and of the likeliest in its place, best first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[Likelihood, ...] = ()
+
+
+class Chunk(Message, frozen=True):
+    """Some tokens and what they make; `first_index` counts tokens from the start of the whole answer.
+
+    `logprobs` has one entry for each of `ids`. With `more` the next is a Chunk too, and both count only together.
+    """
+
+    first_index: U32
+    ids: tuple[U32, ...] = ()
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    more: bool = False
+
+
+class Progress(Message, frozen=True):
+    """`done` of `total` prompt tokens have been read."""
+
+    done: U32
+    total: U32
+
+
+class End(Message, frozen=True):
+    """The clean end of an answer; its absence is truncation."""
+
+    reason: Name
+    prompt_tokens: U32 = 0
+    completion_tokens: U32 = 0
+    cached_tokens: U32 = 0
+
+
+class Fail(Message, frozen=True):
+    """The answer ends with an error."""
+
+    code: Name
+    message: Sentence = ""
+    hint: Sentence = ""
+    retry_after_s: float | None = None
+    param: Name = ""
+
+
+class Vector(Message, frozen=True):
+    """The embedding of input number `index`, as little-endian 32-bit floats."""
+
+    index: U32
+    values: Annotated[bytes, msgspec.Meta(min_length=4, max_length=limits.VECTOR_MAX)]
+
+
+INNER: dict[FrameType, type[Message]] = {
+    FrameType.ASK: Ask,
+    FrameType.ANSWER: Answer,
+    FrameType.CHUNK: Chunk,
+    FrameType.PROGRESS: Progress,
+    FrameType.END: End,
+    FrameType.FAIL: Fail,
+    FrameType.VECTOR: Vector,
+}
+"""Messages inside DATA."""
