@@ -1,4 +1,4 @@
-"""The fixed numbers and words of the protocol: frame types, flags, reset codes, kinds of stream, bounded fields."""
+"""The fixed numbers and words of the protocol: frame types, flags, reset codes, kinds, bounded fields."""
 
 from enum import IntEnum, IntFlag
 from typing import Annotated

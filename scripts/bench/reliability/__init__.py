@@ -1,0 +1,1 @@
+"""The rows of the mesh benchmark: one file a family of faults, each with its `TESTS`."""
