@@ -1,9 +1,9 @@
 """How a mesh holds up: joining, crashes, partitions, idle talk and broken streams, simulated, seed after seed.
 
 Every figure is of virtual time on the simulator's network, with whole nodes; beside each stands what was promised,
-and what others publish for theirs. `python scripts/bench/mesh.py [--json] [--seeds N]
-[--only WORDS] [--matrix FILE]`: with a table of measured round trips (Seattle's, from the NetLatency-Data set on GitHub) delays
-are real ones.
+and what others publish for theirs. `python scripts/bench/mesh.py [--json] [--seeds N] [--only WORDS]
+[--matrix FILE]`: with a table of measured round trips (Seattle's, from the NetLatency-Data set on GitHub) delays are
+real ones.
 """
 
 import sys
