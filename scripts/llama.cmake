@@ -12,7 +12,15 @@ file(WRITE "${meshnode_amx_header}" "#if defined(__AMX_TILE__) && defined(__GNUC
 #endif
 ")
 
+# ggml's kernels for half precision on AVX512-FP16 take 128 numbers at a time and do what is left one by one, in
+# software: all of it in attention with heads of 64. Without them it converts to single precision, 16 at a time.
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-mno-avx512fp16 MESHNODE_KNOWS_FP16)
+
 function(meshnode_build_quickly)
+  if(MESHNODE_KNOWS_FP16)
+    target_compile_options(ggml-cpu PRIVATE $<$<COMPILE_LANGUAGE:C,CXX>:-mno-avx512fp16>)
+  endif()
   # `llama` only builds graphs, reads files and draws tokens; -O1 costs no measurable speed there.
   target_compile_options(llama PRIVATE -O1 -w)
   # Drawing a token goes through the whole vocabulary's scores.

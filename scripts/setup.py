@@ -8,11 +8,13 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import venv
@@ -27,6 +29,10 @@ LOG = VENV / "setup.log"
 PIP_MIN = (25, 1)  # the first that knows --group
 WORKER, DEV = "worker", "dev"
 LLAMA = "llama-cpp-python"
+RECIPE = ROOT / "scripts/llama.cmake"
+BUILDS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshnode/llama"
+BUILDS_KEPT = 3
+BUILD_KEY = VENV / "llama-build"  # of the build that is installed
 SPACE_NEEDED_BYTES = 1500 << 20
 TICK_S = 15.0  # between two lines where there is no terminal
 STEPS = re.compile(r"\[(\d+)/(\d+)\]")
@@ -37,7 +43,7 @@ QUICK = [
     "-DLLAMA_BUILD_APP=OFF",
     "-DGGML_ALL_WARNINGS=OFF",
     "-DLLAMA_ALL_WARNINGS=OFF",
-    f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={ROOT / 'scripts/llama.cmake'}",
+    f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={RECIPE}",
 ]
 
 
@@ -140,9 +146,37 @@ def upgrade_pip() -> None:
 
 
 def build_llama(requirement: str) -> None:
-    """llama.cpp for this machine, unless it is there. pip keeps the wheel for the next clone."""
-    if quiet([str(PYTHON), "-c", "import llama_cpp.llama_cpp"]) is not None:
+    """llama.cpp for this machine, unless it is there. The build is kept, for the next clone."""
+    key = build_key(requirement)
+    if BUILD_KEY.exists() and BUILD_KEY.read_text() == key and works():
         return
+    kept = BUILDS / key
+    if not list(kept.glob("*.whl")):
+        compile_llama(requirement, kept)
+    quiet(pip("uninstall", "-y", LLAMA))
+    run("installing llama.cpp", pip("install", *map(str, kept.glob("*.whl"))))
+    if not works():
+        raise SetupError(f"llama.cpp was built and cannot be loaded; remove {kept} and run it again")
+    BUILD_KEY.write_text(key)
+
+
+def works() -> bool:
+    """Whether the installed llama.cpp can be loaded."""
+    return quiet([str(PYTHON), "-c", "import llama_cpp.llama_cpp"]) is not None
+
+
+def build_key(requirement: str) -> str:
+    """Names a build: what is built, how, by which Python, and for which processor."""
+    try:
+        flags = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        flags = None
+    facts = (requirement, sys.version, platform.machine(), flags[0] if flags else platform.processor())
+    return hashlib.sha256("\0".join((RECIPE.read_text(), *QUICK[:-1], *facts)).encode()).hexdigest()[:16]
+
+
+def compile_llama(requirement: str, kept: Path) -> None:
+    """Build the wheel, and make room for it among those that are kept."""
     environment = dict(os.environ)
     options = QUICK
     if not has_compiler():
@@ -150,11 +184,20 @@ def build_llama(requirement: str) -> None:
     environment["CMAKE_ARGS"] = f"{environment.get('CMAKE_ARGS', '')} {shlex.join(options)}".strip()
     cores = os.cpu_count() or 1
     minutes = max(1, round((13 if not has_compiler() else 4) / cores))
-    run(
-        f"building llama.cpp, about {minutes} min on {cores} cores (seconds if pip has built it before)",
-        pip("install", "-v", "--no-binary", LLAMA, requirement),
-        environment,
-    )
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="building-", dir=kept.parent) as part:
+        run(
+            f"building llama.cpp, about {minutes} min on {cores} cores",
+            # Without pip's cache: it would not tell this build from one with other options.
+            pip("wheel", "-v", "--no-cache-dir", "--no-deps", "--no-binary", LLAMA, "-w", part, requirement),
+            environment,
+        )
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.move(part, kept)
+        Path(part).mkdir()  # for the context to remove
+    builds = [build for build in kept.parent.iterdir() if not build.name.startswith("building-")]
+    for old in sorted(builds, key=lambda build: build.stat().st_mtime)[:-BUILDS_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def has_compiler() -> bool:
@@ -226,7 +269,8 @@ def run(what: str, command: list[str], environment: dict[str, str] | None = None
 
 def fingerprint() -> str:
     """Changes whenever what is to be installed changes."""
-    inputs = [(ROOT / "pyproject.toml").read_bytes(), Path(__file__).read_bytes(), str(ROOT).encode()]
+    files = (ROOT / "pyproject.toml", RECIPE, Path(__file__))
+    inputs = [*(file.read_bytes() for file in files), str(ROOT).encode()]
     return hashlib.sha256(b"\0".join(inputs)).hexdigest()
 
 

@@ -17,7 +17,6 @@ from meshnode.engine.card import build_card, refreshed
 from meshnode.engine.child import WORKER_COMMAND, start_child
 from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes, shelf_bytes
 from meshnode.engine.life import CRASHED, Ending, Life
-from meshnode.engine.processor import flash_attention
 from meshnode.engine.runs import Run, Runs
 from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
 from meshnode.engine.worker.frames import Cancel, Confined, Loading, Measured, Open, Ready
@@ -342,9 +341,8 @@ class LlamaEngine:
                     stall_s=self._stall_s,
                 )
                 threads = await self._life.first_threads()
-                shelf, flash = shelf_bytes(model.shape, context=context), flash_attention()
-                facts = (self._slots, context, threads, launch.wall, shelf, self._plain, flash)
-                child.send(Open(launch.model, *facts))
+                shelf = shelf_bytes(model.shape, context=context)
+                child.send(Open(launch.model, self._slots, context, threads, launch.wall, shelf, self._plain))
                 ending = await self._life.run()
                 ending.how = ending.how or await child.last_words()
                 ending.began = ending.began or child.killed  # whoever did that, it was not the sandbox

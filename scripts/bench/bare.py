@@ -18,7 +18,6 @@ from dataclasses import asdict
 from rivals import Setup
 
 from meshnode.engine.child import WORKER_COMMAND
-from meshnode.engine.processor import flash_attention
 from meshnode.engine.worker.frames import Ended, FrameReader, Open, Ready, Refused, Run, pack, read_event
 from meshnode.terms import Job, Sampling, Turn, Wish
 
@@ -38,8 +37,7 @@ class Pipe:
         )
         self._frames = FrameReader()
         self._last = 0
-        facts = (setup.slots, setup.context, setup.threads)
-        self._send(Open(setup.model, *facts, flash=flash_attention()))
+        self._send(Open(setup.model, setup.slots, setup.context, setup.threads))
         while not any(isinstance(event, Ready) for event in self._hear()):
             pass
 
@@ -131,7 +129,6 @@ def open_bare(setup: Setup):
     params.n_batch = params.n_ubatch = LONG_TOKENS + setup.slots
     params.n_threads = params.n_threads_batch = setup.threads
     params.kv_unified, params.no_perf = True, True
-    params.flash_attn_type = -1 if flash_attention() else 0
     return c, c.llama_init_from_model(model, params)
 
 

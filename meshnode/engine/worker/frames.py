@@ -38,8 +38,7 @@ class Open(Command, frozen=True):
     """The first command: load this model.
 
     `context` is in tokens; 0 means the most that is sensible. `shelf_bytes` is what idle conversations may take
-    beside the cache. `plain` computes without the kernels for this very processor, and without
-    `flash` attention is computed step by step.
+    beside the cache. `plain` computes without the kernels for this very processor.
     """
 
     path: str
@@ -49,7 +48,6 @@ class Open(Command, frozen=True):
     wall: Wall = Wall()
     shelf_bytes: int = 0
     plain: bool = False
-    flash: bool = True
 
 
 class Run(Command, frozen=True):

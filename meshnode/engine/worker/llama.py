@@ -18,7 +18,6 @@ CONTEXT_AUTO_MAX = 8192  # tokens, when nobody says how many; the cache is alloc
 CHUNK_TOKENS = 128  # of prompts, in one step: how long anybody's next token may have to wait for them
 LONG_TOKENS = 512  # of prompts, in a step for which few answers wait
 IDLE_SEQUENCES = 16  # beside one for each slot; measured: 64 cost neither memory nor speed
-FLASH_AUTO, FLASH_OFF = -1, 0  # llama_flash_attn_type
 ABORTED = 2  # what `decode` says when it was interrupted
 METADATA_MAX_CHARS = 200  # of one value; longer ones, token lists above all, are of no use here
 TEMPLATE_KEY = b"tokenizer.chat_template"
@@ -58,7 +57,6 @@ class Model:
         threads: int,
         on_progress: Callable[[float], None],
         plain: bool = False,
-        flash: bool = True,
     ) -> None:
         c.llama_log_set(_log_callback, ctypes.c_void_p(0))
         c.llama_backend_init()
@@ -71,7 +69,7 @@ class Model:
         self.sequences = slots if self.whole_only else slots + IDLE_SEQUENCES
         self._window = int(c.llama_model_n_swa(self._model))
         self.context = _fitting_context(c.llama_model_n_ctx_train(self._model), context)
-        self._context = self._open_context(threads, flash)
+        self._context = self._open_context(threads)
         self.cells = int(c.llama_n_ctx(self._context))
         self._memory = c.llama_get_memory(self._context)
         self._vocab = c.llama_model_get_vocab(self._model)
@@ -218,14 +216,13 @@ class Model:
         """Compute with this many threads from the next decode on."""
         c.llama_set_n_threads(self._context, count, count)
 
-    def _open_context(self, threads: int, flash: bool) -> object:
+    def _open_context(self, threads: int) -> object:
         params = c.llama_context_default_params()
         params.n_ctx = self.context
         params.n_batch = params.n_ubatch = LONG_TOKENS + self.slots
         params.n_seq_max = self.sequences
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
-        params.flash_attn_type = FLASH_AUTO if flash else FLASH_OFF
         params.no_perf = True
         context = c.llama_init_from_model(self._model, params)
         if not context:

@@ -26,7 +26,6 @@ def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], e
         threads=opening.threads,
         on_progress=_Progress(emit),
         plain=opening.plain,
-        flash=opening.flash,
     )
     template = template_of(model)
     speed = measure(model)
