@@ -1,12 +1,15 @@
 """How a mesh holds up: joining, crashes, partitions, idle talk and broken streams, simulated, seed after seed.
 
 Every figure is of virtual time on the simulator's network, with whole nodes; beside each stands what was promised,
-and what others publish for theirs. `python scripts/bench/mesh.py [--json] [--seeds N] [--only WORDS]
+and what others publish for theirs. `python scripts/bench/mesh.py [--json] [--seeds N] [--only WORDS] [--jobs N]
 [--matrix FILE]`: with a table of measured round trips (Seattle's, from the NetLatency-Data set on GitHub) delays are
 real ones.
 """
 
+import os
 import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,13 +26,17 @@ from meshnode.testing.simulation import simulate  # noqa: E402
 TESTS = (*joining.TESTS, *crashes.TESTS, *traffic.TESTS, *partitions.TESTS, *streams.TESTS)
 
 
-def measured(test: Test, seeds: int, matrix: Matrix | None) -> Row:
-    """Play a test with every seed."""
-    values: list[float] = []
-    for seed in range(seeds):
-        values += simulate(seed, test.play, matrix=matrix if test.matrix else None)
+def played(number: int, seed: int, matrix: Matrix | None) -> Sequence[float]:
+    """What one row plays with one seed, in a process of its own."""
+    test = TESTS[number]
+    return simulate(seed, test.play, matrix=matrix if test.matrix else None)
+
+
+def measured(test: Test, outcomes: Sequence[Future[Sequence[float]]]) -> Row:
+    """The row, once all its seeds have been played."""
+    values = [value for outcome in outcomes for value in outcome.result()]
     value = percentile(values, test.percentile)
-    name = f"{test.name}, p{test.percentile} of {seeds} seeds"
+    name = f"{test.name}, p{test.percentile} of {len(outcomes)} seeds"
     print(f"{name}: {value:.2f} {test.unit}", file=sys.stderr)
     scale, unit = (1000, "ms") if test.unit == "s" else (1, test.unit)
     return Row(name, value * scale, unit, test.bound * scale, test.anchor, "<= 1")
@@ -39,11 +46,18 @@ def main() -> int:
     """Parse, play, report."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, help="so many for every row, instead of each row's own")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="seeds played at once")
     parser.add_argument("--only", default="", help="only rows with this in their name")
     parser.add_argument("--matrix", type=Path, help="measured round trips in seconds, a square table")
     given = parser.parse_args()
     matrix = read_matrix(given.matrix) if given.matrix else None
-    rows = [measured(test, given.seeds or test.seeds, matrix) for test in TESTS if given.only in test.name]
+    wanted = [(number, test) for number, test in enumerate(TESTS) if given.only in test.name]
+    with ProcessPoolExecutor(given.jobs) as pool:
+        begun = [
+            (test, [pool.submit(played, number, seed, matrix) for seed in range(given.seeds or test.seeds)])
+            for number, test in wanted
+        ]
+        rows = [measured(test, outcomes) for test, outcomes in begun]
     return report("mesh", rows, as_json=given.json)
 
 
