@@ -5,13 +5,14 @@ the other end has spoken later and no longer does. That is how a crash shows at 
 words still name its neighbours, but theirs no longer name it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshwire.ids import NodeId
 from meshwire.limits import ROUTE_LINKS
 
 UNKNOWN_RTT_MS = 250.0
+DOUBT_MS = 30_000.0  # a way over a link that has fallen silent is the last to be taken
 LINK_MS = 1.0  # what each relay adds; it also makes the shorter of two equal paths win
 LINKS_LOOKED_AT = 6  # beyond what may be used, only to be able to say that a node is too far
 
@@ -38,8 +39,11 @@ Claims = Mapping[NodeId, Claim]
 Graph = dict[NodeId, dict[NodeId, float]]
 
 
-def graph(own: NodeId, links: Links, claims: Claims) -> Graph:
-    """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them."""
+def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId] = ()) -> Graph:
+    """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them.
+
+    `doubted` are the far ends of own links that have fallen silent.
+    """
     edges: Graph = {own: {}}
     for node, claim in claims.items():
         for other, rtt_ms in claim.neighbours.items():
@@ -48,7 +52,7 @@ def graph(own: NodeId, links: Links, claims: Claims) -> Graph:
                 edges.setdefault(node, {})[other] = cost
                 edges.setdefault(other, {})[node] = cost
     for node, own_rtt_ms in links.items():
-        cost = UNKNOWN_RTT_MS if own_rtt_ms is None else own_rtt_ms
+        cost = (UNKNOWN_RTT_MS if own_rtt_ms is None else own_rtt_ms) + DOUBT_MS * (node in doubted)
         edges[own][node] = cost
         edges.setdefault(node, {})[own] = cost
     return edges

@@ -131,6 +131,11 @@ class Switch:
         best = {node: self.direct(node) for node in list(self._links)}
         return {node: link.rtt_ms for node, link in best.items() if link is not None}
 
+    def doubted(self) -> tuple[NodeId, ...]:
+        """The nodes to which every link is in doubt."""
+        best = [self.direct(node) for node in self._links]
+        return tuple(link.node for link in best if link is not None and link.in_doubt())
+
     # --- Dialling ---
 
     def want(self, addresses: tuple[str, ...], node: NodeId | None = None) -> None:
