@@ -1,10 +1,10 @@
 """Whether the other end of a link still answers, and how fast. Pure: the time, in seconds, is an argument."""
 
-from meshwire.limits import DEAD_LINK_S, PING_S, PROBE_S
+from meshwire.limits import DEAD_LINK_S, PING_S, PROBE_ANSWER_S, PROBE_S
 
 RTT_GAIN = 1 / 8  # how far one measurement moves the smoothed round trip (RFC 6298)
 SPREAD_GAIN = 1 / 4  # and how far its distance moves their mean distance
-SPREAD_FIRST = 1 / 4  # of the first round trip: a way between two devices is steadier than RFC 6298 expects
+SPREAD_FIRST = 1 / 8  # of the first round trip: a way between two devices is steadier than RFC 6298 expects
 SPREADS = 4
 UNKNOWN_RTT_S = 0.5
 PINGS_KEPT = 2  # no more can be on their way before the link is dead
@@ -43,10 +43,10 @@ class Pulse:
 
     @property
     def patience_s(self) -> float:
-        """How long the answer to a ping may take: what is usual and somewhat more, at least PROBE_S."""
+        """How long the answer to a ping may take: what is usual and somewhat more, at least PROBE_ANSWER_S."""
         if self.rtt_ms is None:
-            return PROBE_S + UNKNOWN_RTT_S
-        return max(PROBE_S, (self.rtt_ms + SPREADS * self._spread_ms) / 1000)
+            return PROBE_ANSWER_S + UNKNOWN_RTT_S
+        return max(PROBE_ANSWER_S, (self.rtt_ms + SPREADS * self._spread_ms) / 1000)
 
     def is_suspicious(self, now: float) -> bool:
         """Whether a ping went out and nothing at all has come for longer than an answer takes."""

@@ -17,7 +17,8 @@ from meshnode.serve.trial import GOES_ON, NO_END, Trial
 from meshnode.terms import Answer, Candidate, Emitted, Job
 
 AGAIN_S = 0.25  # before choosing again, twice that before the next time: a node that is back needs a moment
-RETURN_S = 1.5  # for a way back to a run that is still there
+RETURN_S = 4.0  # for a way back to a run that is still there
+HEAD_START_S = 0.75  # that a way back has before the rest is looked for elsewhere: nothing is computed twice
 RunOn = Callable[[Candidate, Job], AbstractAsyncContextManager[AsyncIterator[Emitted]]]
 Found = tuple[Candidate, AsyncIterator[Emitted], Emitted]  # where, what comes from there, and its first item
 
@@ -68,12 +69,12 @@ class Course:
         while self._source is not None:
             try:
                 return await anext(self._source)
-            except Silent:
-                if (item := await self._look_elsewhere(self._source)) is not None:
+            except (Silent, LinkLost) as error:
+                returns = self._trial.returns
+                if (item := await self._look_around(self._source)) is not None:
                     return item
-            except LinkLost as error:
-                self._trial.failure = error
-                if not await self._is_back():
+                if isinstance(error, LinkLost) and self._trial.returns == returns:
+                    self._trial.failure = error
                     break
             except MeshError as error:
                 self._trial.failure = error
@@ -115,17 +116,21 @@ class Course:
             return True
         return False
 
-    # --- While the way is silent ---
+    # --- While it is not known whether the run can be reached again ---
 
-    async def _look_elsewhere(self, source: AsyncIterator[Emitted]) -> Emitted | None:
-        """The first item from elsewhere; None if the run has been heard again, or nobody else can go on."""
+    async def _look_around(self, source: AsyncIterator[Emitted]) -> Emitted | None:
+        """The first item from elsewhere; None if the run is heard again, by this way or another, or if nobody
+        can go on.
+        """
         found: Found | None = None
-        spare = AsyncExitStack()
+        spare, tried = AsyncExitStack(), trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_heard, source, nursery.cancel_scope)
-                if not await self._is_back():
-                    found = await self._found_elsewhere(spare)
+                nursery.start_soon(self._come_back, nursery.cancel_scope, tried)
+                found = await self._found_elsewhere(spare, tried)
+                if found is None:
+                    await tried.wait()
                 nursery.cancel_scope.cancel()
             if found is None:
                 return None
@@ -139,8 +144,16 @@ class Course:
         self._source = another
         return item
 
-    async def _found_elsewhere(self, spare: AsyncExitStack) -> Found | None:
+    async def _come_back(self, scope: trio.CancelScope, tried: trio.Event) -> None:
+        """Look for another way to the run; end `scope` when it goes on over that."""
+        if await self._is_back():
+            scope.cancel()
+        tried.set()
+
+    async def _found_elsewhere(self, spare: AsyncExitStack, tried: trio.Event) -> Found | None:
         """A run of what is left at another node, entered into `spare`, once something comes from it."""
+        with trio.move_on_after(HEAD_START_S):
+            await tried.wait()
         if not self._trial.may_look:
             return None
         try:

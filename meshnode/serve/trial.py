@@ -72,9 +72,9 @@ class Trial:
 
     @property
     def may_look(self) -> bool:
-        """Whether to try elsewhere while the way to where the answer is made is silent.
+        """Whether to try elsewhere while it is not known yet whether the run can be reached again.
 
-        It may be heard again, so the last attempt is left for a loss that is one.
+        Perhaps it can, so the last attempt is left for a loss that is one.
         """
         known = self._knows_tokens or not self.begun
         return known and self.attempts < ATTEMPTS - 1 and self.looks < LOOKS

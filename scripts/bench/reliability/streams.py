@@ -21,20 +21,28 @@ from reliability.common import GIVEN_UP_S, Play, Test, gather
 ASKER = "asker"
 RELAYS = ("relay0", "relay1")
 WORKERS = ("worker0", "worker1")
-SLOW_LINK_S = 5.0
+TOKENS = 200
 Fault = Callable[[Simulation, tuple[str, ...]], object]  # given the names on the way, the asker's first
 
 
 async def full(simulation: Simulation) -> Node:
     """Five nodes that are all linked, three of which can answer; one that cannot."""
-    return (await gather(simulation, 5))[1]
+    nodes = await gather(simulation, 5)
+    for node in nodes:
+        write_long(node)
+    return nodes[1]
+
+
+def write_long(node: Node) -> None:
+    """Let its answers take about two seconds, for something to happen meanwhile."""
+    for engine in node.bench.engines:
+        if isinstance(engine, ScriptedEngine):
+            engine.answer_tokens = TOKENS
 
 
 async def relayed(simulation: Simulation) -> Node:
     """Who asks is linked to the relays only, and so is who can answer."""
-    first, second = [
-        await simulation.start(name, engine="none", discover=False) for name in RELAYS
-    ]
+    first, second = [await simulation.start(name, engine="none", discover=False) for name in RELAYS]
     await second.join(await first.invite(), via=f"mem://{RELAYS[0]}")
     tickets = {name: await first.invite() for name in (ASKER, *WORKERS)}
     bootstrap = [f"mem://{name}" for name in RELAYS]
@@ -43,6 +51,7 @@ async def relayed(simulation: Simulation) -> Node:
             engine = "none" if name == ASKER else "scripted"
             node = await simulation.start(name, engine=engine, discover=False, bootstrap=bootstrap)
             nursery.start_soon(node.join, tickets[name])
+            write_long(node)
     asker = simulation.host(ASKER).node
     await simulation.until(lambda: len(asker.snapshot().links) == len(RELAYS), within_s=60)
     await simulation.until(lambda: sum(len(model.nodes) for model in asker.models()) == len(WORKERS))
@@ -58,11 +67,11 @@ def breaking(mesh: Callable[[Simulation], object], *faults: Fault) -> Play:
         rng = random.Random(f"{simulation.seed} fault")
         asker: Node = await mesh(simulation)  # type: ignore[misc]
         await trio.sleep(3 + 4 * rng.random())
-        fault, at = rng.choice(faults), rng.randint(1, 25)
+        fault, at = rng.choice(faults), rng.randint(1, TOKENS // 2)
         heard = Heard()
         with trio.move_on_after(GIVEN_UP_S):
             try:
-                async with asker.ask("Tell me a long story.", max_tokens=60, deadline_s=60) as running:
+                async with asker.ask("Tell me a long story.", max_tokens=TOKENS, deadline_s=60) as running:
                     way = names_of(running.answer)
                     async for item in running.pieces:
                         heard.take(item)
@@ -144,9 +153,9 @@ async def cancelling(simulation: Simulation) -> Sequence[float]:
     """How much longer than one round trip it takes until the worker is idle, three links away."""
     asker, worker = await chain(simulation)
     await trio.sleep(12)  # for the round trips to be measured, and told
+    write_long(worker)
     (engine,) = worker.bench.engines
-    assert isinstance(engine, ScriptedEngine)
-    async with asker.ask("Tell me a long story.", max_tokens=1000, deadline_s=60) as running:
+    async with asker.ask("Tell me a long story.", max_tokens=TOKENS, deadline_s=60) as running:
         assert len(running.answer.path) == 4
         await anext(running.pieces)
         assert engine.load.in_flight == 1
