@@ -12,7 +12,7 @@ from meshwire.ids import NodeId
 from meshwire.limits import ROUTE_LINKS
 
 UNKNOWN_RTT_MS = 250.0
-DOUBT_MS = 30_000.0  # a way over a link that has fallen silent is the last to be taken
+DOUBT_MS = 30_000.0  # a way through a node whose link has fallen silent is the last to be taken
 LINK_MS = 1.0  # what each relay adds; it also makes the shorter of two equal paths win
 LINKS_LOOKED_AT = 6  # beyond what may be used, only to be able to say that a node is too far
 
@@ -42,7 +42,7 @@ Graph = dict[NodeId, dict[NodeId, float]]
 def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId] = ()) -> Graph:
     """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them.
 
-    `doubted` are the far ends of own links that have fallen silent.
+    `doubted` are the far ends of own links that have fallen silent: what leads through them costs more.
     """
     edges: Graph = {own: {}}
     for node, claim in claims.items():
@@ -52,9 +52,13 @@ def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId]
                 edges.setdefault(node, {})[other] = cost
                 edges.setdefault(other, {})[node] = cost
     for node, own_rtt_ms in links.items():
-        cost = (UNKNOWN_RTT_MS if own_rtt_ms is None else own_rtt_ms) + DOUBT_MS * (node in doubted)
+        cost = UNKNOWN_RTT_MS if own_rtt_ms is None else own_rtt_ms
         edges[own][node] = cost
         edges.setdefault(node, {})[own] = cost
+    for node in doubted:
+        for other in edges.get(node, ()):
+            edges[node][other] += DOUBT_MS
+            edges[other][node] += DOUBT_MS
     return edges
 
 
@@ -73,9 +77,14 @@ def routes(own: NodeId, edges: Graph, links_max: int = LINKS_LOOKED_AT) -> dict[
     return found
 
 
-def alternates(own: NodeId, edges: Graph, target: NodeId, count: int = 2) -> list[Route]:
-    """Up to `count` usable routes to a node, cheapest first, of which no two share a relay."""
-    edges = {node: dict(others) for node, others in edges.items()}
+def alternates(
+    own: NodeId, edges: Graph, target: NodeId, count: int = 2, without: Collection[NodeId] = ()
+) -> list[Route]:
+    """Up to `count` usable routes to a node, cheapest first, of which no two share a relay.
+
+    None leads through the nodes in `without`.
+    """
+    edges = {node: dict(others) for node, others in edges.items() if node not in without}
     found: list[Route] = []
     while len(found) < count:
         route = routes(own, edges, ROUTE_LINKS).get(target)

@@ -117,12 +117,17 @@ class Peers:
         return [candidate for peer in view.values() for candidate in peer.candidates()]
 
     def alternates(
-        self, target: NodeId, links: paths.Links, count: int = 2, doubted: tuple[NodeId, ...] = ()
+        self,
+        target: NodeId,
+        links: paths.Links,
+        count: int = 2,
+        doubted: tuple[NodeId, ...] = (),
+        without: tuple[NodeId, ...] = (),
     ) -> list[paths.Route]:
-        """Ways to a node that share no relay, cheapest first."""
+        """Ways to a node that share no relay, cheapest first; see `paths.alternates`."""
         self._refresh()
         self._find_routes(links, doubted)
-        return paths.alternates(self._book.own, self._graph, target, count)
+        return paths.alternates(self._book.own, self._graph, target, count, without)
 
     def _peer(self, node: NodeId, records: list[Record], links: paths.Links, standing: StandingOf) -> Peer:
         known = standing(records[0].key)

@@ -15,13 +15,14 @@ async def another_way(
 ) -> Link:
     """A live link to the end of `path` that is not the broken one; raises Unreachable.
 
-    One that is only silent may have a relay or a link on it that is gone, so its relays are not used again.
+    Other relays come first; where it is only silent, one of its relays may be gone, and none is used again.
     """
     _doubt_first(path, broken, switch)
-    ways = peers.alternates(path[-1], switch.rtts_ms(), WAYS, switch.doubted())
-    for way in sorted((route.path for route in ways), key=lambda way: _shares_relay(way, path)):
-        if broken.alive and way != path and _shares_relay(way, path):
-            continue
+    links, doubted = switch.rtts_ms(), switch.doubted()
+    ways = peers.alternates(path[-1], links, WAYS, doubted, without=path[:-1])
+    if not broken.alive:
+        ways += peers.alternates(path[-1], links, WAYS, doubted)
+    for way in dict.fromkeys(route.path for route in ways):
         try:
             link = await circuits.reach(way)
         except (Unreachable, Busy):
@@ -36,7 +37,3 @@ def _doubt_first(path: tuple[NodeId, ...], broken: Link, switch: Switch) -> None
     first = switch.direct(path[0])
     if broken.alive and first is not None and first is not broken:
         first.doubt()
-
-
-def _shares_relay(way: tuple[NodeId, ...], path: tuple[NodeId, ...]) -> bool:
-    return any(relay in path[:-1] for relay in way[:-1])
