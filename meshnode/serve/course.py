@@ -15,9 +15,10 @@ from meshnode.errors import EngineFailed, MeshError
 from meshnode.serve.running import Distant, LinkLost, Silent
 from meshnode.serve.trial import GOES_ON, NO_END, Trial
 from meshnode.terms import Answer, Candidate, Emitted, Job
+from meshwire.limits import REPLAY_S
 
 AGAIN_S = 0.25  # before choosing again, twice that before the next time: a node that is back needs a moment
-RETURN_S = 4.0  # for a way back to a run that is still there
+RETURN_S = REPLAY_S  # for a way back to a run: it is not kept for longer
 HEAD_START_S = 0.75  # that a way back has before the rest is looked for elsewhere: nothing is computed twice
 RunOn = Callable[[Candidate, Job], AbstractAsyncContextManager[AsyncIterator[Emitted]]]
 Found = tuple[Candidate, AsyncIterator[Emitted], Emitted]  # where, what comes from there, and its first item
