@@ -161,14 +161,15 @@ async def test_what_is_not_kept_is_refused(stage: Stage, request_id: bytes, item
 
 async def test_a_way_back_that_is_given_up_leaves_the_run_as_it_was(stage: Stage) -> None:
     async with stage.running() as (run, came):
+        await stage.another_way(stage.a_to_b)
         stage.lose()
-        stage.world.network.hold("c", "b")
+        stage.world.network.hold("b", "c", one_way=True)
         with pytest.raises(LinkLost):
             while True:
                 came.append(await anext(run))
         with trio.move_on_after(2):
             await run.reattach()
-        stage.world.network.release("c", "b")
+        stage.world.network.release("b", "c")
         await trio.sleep(1)
         await run.reattach()
         came += [item async for item in run]
