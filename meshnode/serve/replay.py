@@ -95,9 +95,8 @@ class Delivery:
                     return
                 await self._pump()
                 await stream.lost()
-        finally:
-            if stream.code is not None:
-                self._lost(stream, stream.code)
+        finally:  # cancelled from outside: its link is being torn down
+            self._lost(stream, stream.code or ResetCode.LINK_LOST)
 
     def attach(self, stream: Stream, next_item: int, welcome: bytes) -> bool:
         """Say welcome, and go on over this stream from the item with this number on; False where that is not
