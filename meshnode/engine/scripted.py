@@ -67,8 +67,8 @@ class ScriptedEngine:
     Tools that must be called are called with the smallest arguments that their schemas allow, and JSON that was
     asked for is the smallest that is valid. Jobs of one scope share the beginnings of the last few prompts.
 
-    `answer_tokens` is where it ends by itself, and may be changed; `load_s` how long it loads, at the start and after `crash`;
-    `queue` how many runs may wait for a slot. Speeds are the card's. A token is one word.
+    `answer_tokens` is where it ends by itself, and may be changed; `load_s` how long it loads, at the start and
+    after `crash`; `queue` how many runs may wait for a slot. Speeds are the card's. A token is one word.
     """
 
     def __init__(
