@@ -1,5 +1,6 @@
 """Ways that fall silent or are lost in the middle of an answer: what is looked for, and who goes on."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -149,6 +150,14 @@ async def test_a_run_that_is_heard_again_goes_on_and_the_other_is_left() -> None
     assert stage.begun == [0, 1]
 
 
+async def test_a_run_that_another_went_on_for_is_left_at_once() -> None:
+    stage = Stage(Run(piece(0), SILENT), Run(piece(1), 5.0, END))
+    async with stage.walk.ask(job()) as running:
+        assert [await anext(running.pieces) for _ in range(2)] == WHOLE[:2]
+        assert [run.left for run in stage.runs] == [True, False]
+        assert await anext(running.pieces) == END
+
+
 async def test_a_silent_run_that_nobody_else_could_go_on_with_is_waited_for() -> None:
     silence: list[Step] = [1.0, SILENT] * 8
     stage = Stage(Run(piece(0), *silence, 1.0, piece(1), END))
@@ -188,3 +197,63 @@ async def test_a_request_whose_client_leaves_while_it_looks_around_leaves_both()
             await anext(running.pieces)
         assert stage.begun == [0, 1]
     assert all(run.left for run in stage.runs)
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_whatever_happens_every_token_comes_once_and_one_thing_ends_it(seed: int) -> None:
+    rng = random.Random(seed)
+    tokens = 12
+
+    def script(first: int) -> list[Step]:
+        """The rest of the answer from a token on, with pauses and failures strewn in."""
+        steps: list[Step] = []
+        for index in range(first, tokens):
+            if rng.random() < 0.25:
+                steps.append(rng.choice([SILENT, SILENT, LOST, Unreachable("gone"), rng.uniform(0, 3)]))
+            steps.append(piece(index))
+        return [*steps, END]
+
+    class Luck(Run):
+        """A run whose way back, silence and failures are drawn."""
+
+        def __init__(self, first: int) -> None:
+            back_s, heard_s = rng.uniform(0, 12), rng.choice([0.5, 3.0, 1e9])
+            super().__init__(*script(first), heard_s=heard_s, back_s=back_s)
+            self.next = first
+
+        async def __anext__(self) -> Emitted:
+            item = await super().__anext__()
+            self.next += isinstance(item, Piece)
+            return item
+
+        async def reattach(self) -> None:
+            self.back = script(self.next) if rng.random() < 0.5 else None
+            await super().reattach()
+
+    stage = Stage(Run(), Run(), Run())
+    run_on = stage.run_on
+
+    @asynccontextmanager
+    async def begin(candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
+        await trio.sleep(rng.uniform(0, 2))
+        stage.runs = tuple(
+            Luck(len(job.resume)) if number == candidate.node[0] else run
+            for number, run in enumerate(stage.runs)
+        )
+        async with run_on(candidate, job) as run:
+            yield run
+
+    stage.walk = Walk(Admission(1), stage.choose, begin, stage.answer_for)
+    for _ in range(3):
+        items: list[Emitted | MeshError] = []
+        begun = trio.current_time()
+        try:
+            async with stage.walk.ask(job(20_000)) as running:
+                async for item in running.pieces:
+                    items.append(item)  # noqa: PERF401 - what came before a failure counts
+        except MeshError as error:
+            items.append(error)
+        assert trio.current_time() - begun <= 20.0
+        assert items[:-1] == [piece(index) for index in range(len(items) - 1)]
+        assert isinstance(items[-1], End | MeshError)
+        assert len(items) == tokens + 1 or not isinstance(items[-1], End)
