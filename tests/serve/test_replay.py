@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
-from meshnode.errors import MeshError, Unreachable
+from meshnode.errors import MeshError, Unreachable, from_code
 from meshnode.net.link import Link, Stream
 from meshnode.serve.admit import Admission
 from meshnode.serve.inbound import Inbound
@@ -268,6 +268,10 @@ async def test_an_error_is_kept_for_who_comes_back(stage: Stage) -> None:
         await run.reattach()
         with pytest.raises(MeshError, match="crashed"):
             assert [item async for item in run]
+
+
+def test_what_another_node_could_not_reach_is_no_lost_link_of_ours() -> None:
+    assert type(from_code(LinkLost.code, "gone")) is Unreachable
 
 
 async def test_where_there_is_no_other_way_it_stays_lost(stage: Stage) -> None:
