@@ -12,7 +12,7 @@ from meshwire.ids import NodeId
 from meshwire.limits import ROUTE_LINKS
 
 UNKNOWN_RTT_MS = 250.0
-DOUBT_MS = 30_000.0  # a way through a node whose link has fallen silent is the last to be taken
+DOUBT_MS = 5_000.0  # a way through a node whose link has fallen silent is the last to be taken
 LINK_MS = 1.0  # what each relay adds; it also makes the shorter of two equal paths win
 LINKS_LOOKED_AT = 6  # beyond what may be used, only to be able to say that a node is too far
 
@@ -42,7 +42,7 @@ Graph = dict[NodeId, dict[NodeId, float]]
 def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId] = ()) -> Graph:
     """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them.
 
-    `doubted` are the far ends of own links that have fallen silent: what leads through them costs more.
+    `doubted` are the far ends of own links that have fallen silent or were lost lately: what leads through them costs more.
     """
     edges: Graph = {own: {}}
     for node, claim in claims.items():
