@@ -189,12 +189,15 @@ class NotRunning(MeshError):
 
 
 def every_error() -> dict[str, type[MeshError]]:
-    """All error classes by code, so that one that crossed a process or the wire gets its type back."""
+    """All error classes by code, so that one that crossed a process or the wire gets its type back.
+
+    Of classes that share a code it is the one that the others derive from: what they add is known on the spot only.
+    """
     found: dict[str, type[MeshError]] = {}
     waiting: list[type[MeshError]] = [MeshError]
     while waiting:
         kind = waiting.pop()
-        found[kind.code] = kind
+        found.setdefault(kind.code, kind)
         waiting.extend(kind.__subclasses__())
     return found
 

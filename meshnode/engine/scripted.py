@@ -67,15 +67,15 @@ class ScriptedEngine:
     Tools that must be called are called with the smallest arguments that their schemas allow, and JSON that was
     asked for is the smallest that is valid. Jobs of one scope share the beginnings of the last few prompts.
 
-    `answer_tokens` is where it ends by itself; `load_s` how long it loads, at the start and after `crash`;
-    `queue` how many runs may wait for a slot. Speeds are the card's. A token is one word.
+    `answer_tokens` is where it ends by itself, and may be changed; `load_s` how long it loads, at the start and
+    after `crash`; `queue` how many runs may wait for a slot. Speeds are the card's. A token is one word.
     """
 
     def __init__(
         self, card: ModelCard | None = None, *, answer_tokens: int = 32, load_s: float = 0.0, queue: int = 64
     ) -> None:
         self._card = card or scripted_card()
-        self._answer_tokens = answer_tokens
+        self.answer_tokens = answer_tokens
         self._load_s = load_s
         self._queue = queue
         self._state = EngineState.LOADING
@@ -178,7 +178,7 @@ class ScriptedEngine:
         return self._run_of(job, scope)
 
     def _run_of(self, job: Job, scope: bytes) -> "_Run":
-        prompt, script = prompt_of(job), Script(job, self._answer_tokens)
+        prompt, script = prompt_of(job), Script(job, self.answer_tokens)
         room = self._card.context - len(prompt)
         wanted = 0 if job.inputs else max(job.sampling.max_tokens, 1)
         if wanted > room:

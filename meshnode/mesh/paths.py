@@ -5,13 +5,14 @@ the other end has spoken later and no longer does. That is how a crash shows at 
 words still name its neighbours, but theirs no longer name it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshwire.ids import NodeId
 from meshwire.limits import ROUTE_LINKS
 
 UNKNOWN_RTT_MS = 250.0
+DOUBT_MS = 5_000.0  # a way through a node whose link has fallen silent is the last to be taken
 LINK_MS = 1.0  # what each relay adds; it also makes the shorter of two equal paths win
 LINKS_LOOKED_AT = 6  # beyond what may be used, only to be able to say that a node is too far
 
@@ -38,8 +39,11 @@ Claims = Mapping[NodeId, Claim]
 Graph = dict[NodeId, dict[NodeId, float]]
 
 
-def graph(own: NodeId, links: Links, claims: Claims) -> Graph:
-    """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them."""
+def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId] = ()) -> Graph:
+    """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them.
+
+    `doubted` are the far ends of own links that have fallen silent or were lost lately: what leads through them costs more.
+    """
     edges: Graph = {own: {}}
     for node, claim in claims.items():
         for other, rtt_ms in claim.neighbours.items():
@@ -51,6 +55,10 @@ def graph(own: NodeId, links: Links, claims: Claims) -> Graph:
         cost = UNKNOWN_RTT_MS if own_rtt_ms is None else own_rtt_ms
         edges[own][node] = cost
         edges.setdefault(node, {})[own] = cost
+    for node in doubted:
+        for other in edges.get(node, ()):
+            edges[node][other] += DOUBT_MS
+            edges[other][node] += DOUBT_MS
     return edges
 
 
@@ -69,9 +77,14 @@ def routes(own: NodeId, edges: Graph, links_max: int = LINKS_LOOKED_AT) -> dict[
     return found
 
 
-def alternates(own: NodeId, edges: Graph, target: NodeId, count: int = 2) -> list[Route]:
-    """Up to `count` usable routes to a node, cheapest first, of which no two share a relay."""
-    edges = {node: dict(others) for node, others in edges.items()}
+def alternates(
+    own: NodeId, edges: Graph, target: NodeId, count: int = 2, without: Collection[NodeId] = ()
+) -> list[Route]:
+    """Up to `count` usable routes to a node, cheapest first, of which no two share a relay.
+
+    None leads through the nodes in `without`.
+    """
+    edges = {node: dict(others) for node, others in edges.items() if node not in without}
     found: list[Route] = []
     while len(found) < count:
         route = routes(own, edges, ROUTE_LINKS).get(target)

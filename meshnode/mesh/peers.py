@@ -95,14 +95,16 @@ class Peers:
         self._graph: paths.Graph = {}
         self._routes: dict[NodeId, paths.Route] = {}
 
-    def view(self, links: paths.Links, standing: StandingOf) -> dict[NodeId, Peer]:
+    def view(
+        self, links: paths.Links, standing: StandingOf, doubted: tuple[NodeId, ...] = ()
+    ) -> dict[NodeId, Peer]:
         """Every other member with a current record, by id.
 
-        `links` are this node's live links with their round trips in milliseconds; `standing(key)` is None
-        for a key that is no member.
+        `links` are this node's live links with their round trips in milliseconds, `doubted` the ends of those that
+        have fallen silent; `standing(key)` is None for a key that is no member.
         """
         self._refresh()
-        self._find_routes(links)
+        self._find_routes(links, doubted)
         by_owner = self._records_by_owner()
         return {
             node: self._peer(node, records, links, standing)
@@ -114,11 +116,18 @@ class Peers:
         """Every pair of node and model in a view; which fit is decided elsewhere, with reasons."""
         return [candidate for peer in view.values() for candidate in peer.candidates()]
 
-    def alternates(self, target: NodeId, links: paths.Links, count: int = 2) -> list[paths.Route]:
-        """Ways to a node that share no relay, cheapest first."""
+    def alternates(
+        self,
+        target: NodeId,
+        links: paths.Links,
+        count: int = 2,
+        doubted: tuple[NodeId, ...] = (),
+        without: tuple[NodeId, ...] = (),
+    ) -> list[paths.Route]:
+        """Ways to a node that share no relay, cheapest first; see `paths.alternates`."""
         self._refresh()
-        self._find_routes(links)
-        return paths.alternates(self._book.own, self._graph, target, count)
+        self._find_routes(links, doubted)
+        return paths.alternates(self._book.own, self._graph, target, count, without)
 
     def _peer(self, node: NodeId, records: list[Record], links: paths.Links, standing: StandingOf) -> Peer:
         known = standing(records[0].key)
@@ -156,11 +165,11 @@ class Peers:
             record.raw: before[record.raw] if record.raw in before else _read(record) for record in current
         }
 
-    def _find_routes(self, links: paths.Links) -> None:
-        graph_for = (self._read_at, tuple(links.items()))
+    def _find_routes(self, links: paths.Links, doubted: tuple[NodeId, ...]) -> None:
+        graph_for = (self._read_at, tuple(links.items()), doubted)
         if graph_for != self._graph_for:
             self._graph_for = graph_for
-            self._graph = paths.graph(self._book.own, links, self._claims())
+            self._graph = paths.graph(self._book.own, links, self._claims(), doubted)
             self._routes = paths.routes(self._book.own, self._graph)
 
     def _claims(self) -> dict[NodeId, paths.Claim]:

@@ -3,16 +3,15 @@
 The reader only queues: it never waits for a consumer, and never writes itself.
 """
 
-from collections.abc import Callable
-
 import trio
 
 from meshnode.errors import Busy, MeshError, Unreachable
-from meshnode.net.base import Guarded, Transport
-from meshnode.net.closing import code_of, error_from, error_of
+from meshnode.net.base import Transport
+from meshnode.net.closing import error_from, error_of
+from meshnode.net.handshake import Judge, shake_hands
 from meshnode.net.inbox import Inbox, OnNotice, OnRequest, OnStream
 from meshnode.net.pulse import Pulse
-from meshnode.net.stream import Stream, StreamLost
+from meshnode.net.stream import Stream, StreamLost, StreamSilent
 from meshnode.net.writer import Writer
 from meshwire import events, limits
 from meshwire.errors import CloseCode, RemoteWireError
@@ -22,10 +21,7 @@ from meshwire.numbers import Message, ResetCode
 from meshwire.session import Session, SessionConfig
 from meshwire.states import SessionState
 
-__all__ = ["Link", "Stream", "StreamLost", "establish"]
-
-
-Judge = Callable[[events.Introduced], bool]
+__all__ = ["Link", "Stream", "StreamLost", "StreamSilent", "establish"]
 
 
 class _Pending:
@@ -60,6 +56,9 @@ class Link:
         self._writer = Writer(transport, session, self._lose)
         self._closed = trio.Event()
         self._pulse = Pulse(trio.current_time())
+        self._watched: dict[Stream, None] = {}  # whose users want to hear of silence
+        self._look = trio.lowlevel.ParkingLot()
+        self._hearing = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
 
     @property
@@ -105,6 +104,23 @@ class Link:
         """The other end may be gone: ask it now."""
         self._pulse.doubt(trio.current_time())
         self._ping()
+
+    def watch(self, stream: Stream) -> None:
+        """From now on an answer is due on this stream: tell it when the link falls silent, and again each
+        PROBE_S while it stays so.
+        """
+        self._watched[stream] = None
+        self._pulse.watched = True
+        self._look.unpark_all()
+
+    def unwatch(self, stream: Stream) -> None:
+        """Nothing is due on this stream any more."""
+        self._watched.pop(stream, None)
+        self._pulse.watched = bool(self._watched)
+
+    async def heard(self) -> None:
+        """Wait until anything at all comes from the other end; for ever if the link is lost."""
+        await self._hearing.park()
 
     @property
     def busy(self) -> bool:
@@ -228,6 +244,8 @@ class Link:
             while True:
                 message = await self._transport.receive()
                 self._pulse.heard(trio.current_time())
+                if self._hearing:
+                    self._hearing.unpark_all()
                 for event in self.session.receive_data(message):
                     inbox.take(event)
                 self._writer.wake()
@@ -239,12 +257,22 @@ class Link:
             self._scope.cancel()
 
     async def _keep_alive(self) -> None:
-        """Ping every PING_S; the link is lost after DEAD_LINK_S of silence."""
-        while self.alive and not self._pulse.is_dead(trio.current_time()):
-            self._ping()
-            await trio.sleep_until(self._pulse.next_look(trio.current_time()))
+        """Ping every PING_S, and when watched silence lasts; the link is lost after DEAD_LINK_S of it."""
+        while self.alive and not self._pulse.is_dead(now := trio.current_time()):
+            if self._pulse.wants_ping(now):
+                self._ping()
+            if self._watched and self._pulse.is_suspicious(now):
+                self._suspect(now)
+            with trio.move_on_at(self._pulse.next_look(now)):
+                await self._look.park()
         if self.alive:
             self._lose(Unreachable(f"{self.name} has been silent for {limits.DEAD_LINK_S:g} s."))
+
+    def _suspect(self, now: float) -> None:
+        """An answer is due, a ping is overdue, and nothing has come meanwhile."""
+        self._pulse.doubt(now)
+        for stream in self._watched:
+            stream.fell_silent()
 
     def _ping(self) -> None:
         self.session.ping(self._pulse.ping(trio.current_time()))
@@ -254,13 +282,14 @@ class Link:
         if self.error is not None:
             raise Unreachable(self.error.message, hint=self.error.hint)
 
-    def _lose(self, error: MeshError, *, stop: bool = True) -> None:
+    def _lose(self, error: MeshError, *, stop: bool = True, code: ResetCode = ResetCode.LINK_LOST) -> None:
         """The link is gone: everything on it breaks at once. The first reason is the one that counts."""
         if self.error is None:
             self.error = error
             self._closed.set()
             for stream in self._streams.values():
-                stream.break_off(ResetCode.LINK_LOST)
+                stream.break_off(code)
+            self._watched.clear()
             self._streams.clear()
             for pending in self._replies.values():
                 pending.event.set()
@@ -299,74 +328,13 @@ class Link:
                 self._replies[number].event.set()
             case events.Pong(token):
                 self._pulse.ponged(token, trio.current_time())
-            case events.Closed(code, reason):
-                self._lose(error_of(code, f"{self.name} closed the link: {reason or code.name.lower()}."))
+            case events.Closed(code, reason):  # who says goodbye wants nothing any more
+                error = error_of(code, f"{self.name} closed the link: {reason or code.name.lower()}.")
+                self._lose(error, code=ResetCode.CANCEL)
 
 
 async def establish(
     transport: Transport, config: SessionConfig, judge: Judge, *, path_links: int = 1
 ) -> Link:
-    """Shake hands over a fresh transport, within HANDSHAKE_S, and let `judge` answer the introduction.
-
-    `judge` returns True to admit the other end, False if one of the two has no certificate yet and may only
-    join, or raises a MeshError to turn it away, which is raised here too. Otherwise raises Unreachable, or
-    the error that the other end turned us away with. The transport is closed unless a Link comes back.
-    """
-    session = Session(config)
-    try:
-        with trio.fail_after(limits.HANDSHAKE_S):
-            await _shake_hands(transport, session, judge)
-    except trio.TooSlowError:
-        await _close(transport)
-        raise Unreachable(
-            f"{transport.remote} did not finish the handshake within {limits.HANDSHAKE_S:g} s."
-        ) from None
-    except BaseException:
-        await _close(transport)
-        raise
-    if isinstance(transport, Guarded):
-        transport.introduced()
-    return Link(transport, session, path_links)
-
-
-async def _close(transport: Transport) -> None:
-    with trio.CancelScope(shield=True):
-        await transport.aclose()
-
-
-async def _shake_hands(transport: Transport, session: Session, judge: Judge) -> None:
-    """Exchange handshake messages until both ends have admitted each other."""
-    session.start()
-    await _send(transport, session)
-    while not session.confirmed and (session.initiator or session.state is SessionState.HANDSHAKE):
-        try:
-            found = session.receive_data(await transport.receive())
-        except RemoteWireError as error:
-            await _send(transport, session)
-            raise error_of(error.code, f"The handshake with {transport.remote} failed: {error}.") from error
-        for event in found:
-            await _answer(transport, session, judge, event)
-        await _send(transport, session)
-
-
-async def _answer(transport: Transport, session: Session, judge: Judge, event: events.Event) -> None:
-    if isinstance(event, events.Closed):
-        reason = event.reason or event.code.name.lower()
-        raise error_of(event.code, f"{transport.remote} turned us away: {reason}")
-    if not isinstance(event, events.Introduced):
-        return
-    try:
-        welcome = judge(event)
-    except MeshError as error:
-        session.refuse(code_of(error), error.message)
-        await _send(transport, session)
-        raise
-    if welcome:
-        session.admit()
-    else:
-        session.admit_joining()
-
-
-async def _send(transport: Transport, session: Session) -> None:
-    for message in session.data_to_send():
-        await transport.send(message)
+    """A Link over a fresh transport, once both ends have admitted each other; see `shake_hands`."""
+    return Link(transport, await shake_hands(transport, config, judge), path_links)

@@ -85,6 +85,11 @@ class MemoryNetwork:
         self.conditions.resume(name)
         self._wake_all()
 
+    def reset(self, a: str, b: str) -> None:
+        """Break every connection between two places at once, as a router does that has restarted."""
+        for transport in [one for one in self._transports if one.ends in ((a, b), (b, a))]:
+            transport.close()
+
     def crash(self, name: str, *, silent: bool = False) -> None:
         """Close every connection of a place at once, as when its process dies.
 

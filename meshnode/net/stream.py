@@ -18,6 +18,10 @@ class StreamLost(Exception):
         self.code = code
 
 
+class StreamSilent(Exception):
+    """The link of a stream on which something is due has fallen silent; the stream is still open."""
+
+
 class Carrier(Protocol):
     """What a stream needs of its link."""
 
@@ -51,6 +55,7 @@ class Stream:
         "_readable",
         "_received_end",
         "_sent_end",
+        "_silent",
         "_writable",
         "number",
     )
@@ -65,6 +70,7 @@ class Stream:
         self._joiner = Joiner(JOINED_MAX)
         self._sent_end = False
         self._received_end = False
+        self._silent = False
         self._code: ResetCode | None = None
         self._broken = trio.Event()
 
@@ -84,7 +90,8 @@ class Stream:
         await self._link.send_data(self.number, payload, end)
 
     async def receive(self) -> bytes | None:
-        """The next payload, None at the clean end; raises StreamLost once all that came before was received.
+        """The next payload, None at the clean end; raises StreamLost once all that came before was received,
+        and StreamSilent where the link watches it.
 
         It does not yield while payloads wait; credit bounds how long that can last. The credit of a payload
         goes back when the next one is asked for: by then it is used up, and its answer is on its way.
@@ -96,6 +103,9 @@ class Stream:
                 return None
             if self._code is not None:
                 raise StreamLost(self._code)
+            if self._silent:
+                self._silent = False
+                raise StreamSilent
             await self._readable.park()
         payload = self._queue.popleft()
         self._in_use = len(payload)
@@ -111,13 +121,17 @@ class Stream:
 
     async def send_message(self, message: Message, end: bool = False) -> None:
         """Send an inner message, in as many payloads as it takes; raises StreamLost."""
-        *parts, last = split(encode_inner(message))
+        await self.send_encoded(encode_inner(message), end)
+
+    async def send_encoded(self, message: bytes, end: bool = False) -> None:
+        """Send the bytes of an inner message, in as many payloads as it takes; raises StreamLost."""
+        *parts, last = split(message)
         for part in parts:
             await self.send(part)
         await self.send(last, end)
 
     async def receive_message(self) -> Message | None:
-        """The next inner message, None at the clean end; raises StreamLost.
+        """The next inner message, None at the clean end; raises StreamLost, StreamSilent.
 
         A malformed one, or an end in the middle of one, resets the stream.
         """
@@ -131,6 +145,11 @@ class Stream:
             self.reset(ResetCode.INTERNAL)
             raise StreamLost(ResetCode.INTERNAL) from error
         return None
+
+    @property
+    def code(self) -> ResetCode | None:
+        """Why it broke off; None while it has not."""
+        return self._code
 
     async def lost(self) -> None:
         """Wait until the stream breaks off; for ever if it never does."""
@@ -160,8 +179,14 @@ class Stream:
         if payload:
             self._queue.append(payload)
         self._received_end = end
+        self._silent = False
         if self._readable:  # in a burst nobody is parked, and asking the lot takes its time
             self._readable.unpark_all()
+
+    def fell_silent(self) -> None:
+        """Nothing comes over the link any more."""
+        self._silent = True
+        self._readable.unpark_all()
 
     def writable(self) -> None:
         """There may be credit."""

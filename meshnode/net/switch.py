@@ -28,6 +28,7 @@ from meshwire.session import SessionConfig, circuit_prologue, link_prologue
 log = structlog.get_logger("meshnode.net.switch")
 VERSION = 1
 WANTED_MAX = 64
+LATELY_S = 10.0  # until the neighbours of a node that is gone have said so
 FORSAKEN_S = 1.0  # a link in doubt for so long does not keep its node from making another
 
 
@@ -100,6 +101,7 @@ class Switch:
         self._network = network
         self._hooks = hooks
         self._links: dict[NodeId, list[Link]] = {}
+        self._lost_at: dict[NodeId, float] = {}
         self._wanted: dict[NodeId | str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self.last_failures: dict[str, MeshError] = {}
@@ -130,6 +132,14 @@ class Switch:
         """The round trip to each linked member, None where it is not measured yet."""
         best = {node: self.direct(node) for node in list(self._links)}
         return {node: link.rtt_ms for node, link in best.items() if link is not None}
+
+    def doubted(self) -> tuple[NodeId, ...]:
+        """The nodes to which every link is in doubt, or was lost lately."""
+        best = [self.direct(node) for node in self._links]
+        silent = tuple(link.node for link in best if link is not None and link.in_doubt())
+        since = trio.current_time() - LATELY_S
+        lost = (node for node, at in self._lost_at.items() if at > since and node not in self._links)
+        return silent + tuple(lost)
 
     # --- Dialling ---
 
@@ -244,6 +254,9 @@ class Switch:
         self._links[link.node].remove(link)
         if not self._links[link.node]:
             del self._links[link.node]
+            now = trio.current_time()
+            self._lost_at = {node: at for node, at in self._lost_at.items() if at > now - LATELY_S}
+            self._lost_at[link.node] = now
 
     async def _on_stream(self, link: Link, stream: Stream, opening: Open) -> None:
         match opening.kind:

@@ -82,7 +82,7 @@ class Node:
             identity.node, self.bench, seams.rng, self._candidates, self._vitals_seqs, self._look_up
         )
         self._walk = Walk(admission, self._chooser, self._run_on, self._answer_for)
-        inbound = Inbound(admission, self.bench, self._chooser.local)
+        self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local)
         self._world = World(
             config, identity, store, seams, network, self.bench, inbound.serve, self._addresses_at
         )
@@ -216,6 +216,7 @@ class Node:
         mesh = await self._store.mesh() or await self._found()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.engines.live)
+            await nursery.start(self._inbound.run)
             await nursery.start(self._stay_present, mesh, listen)
             task_status.started()
 
@@ -319,8 +320,9 @@ class Node:
         if presence is None:
             raise Unreachable("The node is moving to another mesh.")
         self._chooser.note_sent(candidate, job)
-        link = await presence.circuits.reach(tuple(NodeId(node) for node in candidate.path))
-        async with run_on_link(link, named) as pieces:
+        path = tuple(NodeId(node) for node in candidate.path)
+        link = await presence.circuits.reach(path)
+        async with run_on_link(link, named, partial(presence.another_way, path)) as pieces:
             yield pieces
 
     def _answer_for(self, candidate: Candidate) -> Answer:

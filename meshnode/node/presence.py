@@ -25,6 +25,7 @@ from meshnode.net.gossip import Gossip
 from meshnode.net.link import Link, Stream
 from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
+from meshnode.node.detours import another_way
 from meshnode.node.publisher import Publisher
 from meshnode.seams import Seams
 from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
@@ -138,7 +139,7 @@ class Presence:
 
     def view(self) -> dict[NodeId, Peer]:
         """Every other member with a current record."""
-        return self.peers.view(self.switch.rtts_ms(), self.members.standing)
+        return self.peers.view(self.switch.rtts_ms(), self.members.standing, self.switch.doubted())
 
     def candidates(self) -> list[Candidate]:
         """What the others offer."""
@@ -279,6 +280,10 @@ class Presence:
             sandboxed=self._world.bench.contained,
             signed_weights=all_signed(card.signer for card in self.publisher.current_cards().values()),
         )
+
+    async def another_way(self, path: tuple[NodeId, ...], broken: Link) -> Link:
+        """See `meshnode.node.detours`."""
+        return await another_way(path, broken, self.peers, self.switch, self.circuits)
 
     # --- Finding others ---
 

@@ -1,65 +1,138 @@
-"""The other end of the remote step: a job that came over a link is admitted and run here, never passed on."""
+"""The other end of the remote step: a job that came over a link is admitted and run here, never passed on.
+
+The run is no part of the link: where that is lost, it goes on for a while, and its asker may come back for the rest.
+"""
 
 import msgspec
 import structlog
 import trio
 
-from meshnode.errors import BadRequest, MeshError, ModelNotFound, NotAllowed
+from meshnode.errors import BadRequest, EngineFailed, MeshError, ModelNotFound, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.admit import Admission
 from meshnode.serve.choose import ChooseLocal
 from meshnode.serve.emitting import write
 from meshnode.serve.local import Bench
 from meshnode.serve.packing import unpack_job
-from meshnode.serve.remote import send_failure
-from meshnode.terms import End, Job, ModelCard, Privacy
+from meshnode.serve.remote import failure, request_of, send_failure
+from meshnode.serve.replay import Delivery
+from meshnode.terms import Emitted, End, Job, ModelCard, Privacy, Progress
 from meshwire import inner, messages
+from meshwire.codec import encode_inner
 from meshwire.errors import RemoteWireError
-from meshwire.numbers import ResetCode
+from meshwire.limits import REPLAYS_PER_KEY, REPLAYS_TOTAL
 
 ASK_WITHIN_S = 10.0
+ACCEPTED = encode_inner(inner.Answer(""))  # what is run has been told before
+INTERNAL = "Something went wrong inside the node that served this."
 log = structlog.get_logger("meshnode.serve")
+Asked = tuple[bytes, bytes]  # by the node with this key, under this request id
 
 
 class Inbound:
-    """Serves the asks of peers on this node's own engines."""
+    """Serves the asks of peers on this node's own engines, while `run` runs."""
 
     def __init__(self, admission: Admission, bench: Bench, choose_local: ChooseLocal) -> None:
         self._admission = admission
         self._bench = bench
         self._choose_local = choose_local
+        self._deliveries: dict[Asked, Delivery] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Where the runs live, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     async def serve(self, link: Link, stream: Stream, opening: messages.Open) -> None:
-        """Answer one ask; the asker's reset, or the loss of its link, cancels the run at once."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_lost, stream, nursery.cancel_scope)
-            try:
-                job = await _read_job(stream, opening)
-                log.info("ask accepted", request=job.id, origin=link.name)
-                with self._admission.place():
-                    await self._run(stream, job, link.node)
-            except MeshError as error:
-                log.info("ask failed", origin=link.name, code=error.code)
-                await send_failure(stream, error)
-            except StreamLost as error:
-                log.info("asker left", origin=link.name, code=error.code.name)
-            except Exception:  # whatever goes wrong with one ask must not end the link that others use too
-                log.exception("ask broke", origin=link.name)
-                await send_failure(
-                    stream, MeshError("Something went wrong inside the node that served this.")
-                )
-            nursery.cancel_scope.cancel()
+        """Answer one ask, or go on with one; the asker's reset cancels the run at once."""
+        try:
+            asked = await _read_asked(stream)
+            if isinstance(asked, inner.Reattach):
+                delivery = self._attached(link, stream, asked)
+            else:
+                delivery = self._begun(link, stream, _checked(asked.job, opening.remaining_ms))
+            await delivery.attend(stream)
+        except MeshError as error:
+            log.info("ask failed", origin=link.name, code=error.code)
+            await send_failure(stream, error)
+        except StreamLost as error:
+            log.info("asker left", origin=link.name, code=error.code.name)
 
-    async def _run(self, stream: Stream, job: Job, origin: bytes) -> None:
-        with trio.move_on_after(job.deadline_ms / 1000) as in_time:
-            card = await self._card(job)
-            self._bench.check_open(card.digest)
-            async with self._bench.run(card.digest, job, origin) as pieces:
-                async for emitted in pieces:
-                    for message in write(emitted):
-                        await stream.send_message(message, end=isinstance(emitted, End))
-        if in_time.cancelled_caught:
-            stream.reset(ResetCode.DEADLINE)
+    # --- Which runs there are ---
+
+    def _begun(self, link: Link, stream: Stream, job: Job) -> Delivery:
+        """A fresh run, in place of what the same node asked for under the same name."""
+        if self._nursery is None:
+            raise Unreachable("The node is stopping.")
+        asked = (link.key, request_of(job))
+        if (former := self._deliveries.pop(asked, None)) is not None:
+            former.give_up()
+        log.info("ask accepted", request=job.id, origin=link.name)
+        deadline = trio.current_time() + job.deadline_ms / 1000
+        delivery = Delivery(stream, deadline, keeps=self._has_room_for(link.key))
+        self._deliveries[asked] = delivery
+        self._nursery.start_soon(self._deliver, delivery, job, link.node, asked)
+        return delivery
+
+    def _has_room_for(self, key: bytes) -> bool:
+        """Whether one more answer for the node with this key may be kept; those that are over make room."""
+        kept = [(asked, one) for asked, one in self._deliveries.items() if one.keeps]
+        same = [(asked, one) for asked, one in kept if asked[0] == key]
+        for among, most in ((same, REPLAYS_PER_KEY), (kept, REPLAYS_TOTAL)):
+            if len(among) >= most:
+                over = next((one for _, one in among if one.over), None)
+                if over is None:
+                    return False
+                over.give_up()
+                over.keeps = False
+        return True
+
+    def _attached(self, link: Link, stream: Stream, asked: inner.Reattach) -> Delivery:
+        """The run that this very node asked for, which goes on over this stream."""
+        delivery = self._deliveries.get((link.key, asked.request))
+        if delivery is None or not delivery.attach(stream, asked.next_item, ACCEPTED):
+            raise Unreachable("Nothing of that answer is kept here (any more).")
+        log.info("asker is back", origin=link.name, item=asked.next_item)
+        return delivery
+
+    # --- One run ---
+
+    async def _deliver(self, delivery: Delivery, job: Job, origin: bytes, asked: Asked) -> None:
+        """Run a job until its answer has gone out, and keep it for a while."""
+        try:
+            with delivery.scope:
+                try:
+                    with self._admission.place():
+                        end = await self._make(delivery, job, origin)
+                    await _put(delivery, end)
+                except MeshError as error:
+                    log.info("ask failed", request=job.id, code=error.code)
+                    await _put_failure(delivery, error)
+                except Exception:  # whatever goes wrong with one ask must not end what others use too
+                    log.exception("ask broke", request=job.id)
+                    await _put_failure(delivery, MeshError(INTERNAL))
+                await delivery.linger()
+        finally:
+            delivery.close()
+            if self._deliveries.get(asked) is delivery:
+                del self._deliveries[asked]
+
+    async def _make(self, delivery: Delivery, job: Job, origin: bytes) -> End:
+        """Run a job; its end, which is told once the run has been left."""
+        card = await self._card(job)
+        self._bench.check_open(card.digest)
+        async with self._bench.run(card.digest, job, origin) as pieces:
+            async for emitted in pieces:
+                if isinstance(emitted, End):
+                    return emitted
+                await _put(delivery, emitted)
+        raise EngineFailed("The engine stopped without ending the answer.")
 
     async def _card(self, job: Job) -> ModelCard:
         """The model of this node that the job means; an engine that restarts, and is still advertised, is
@@ -74,17 +147,24 @@ class Inbound:
         return self._choose_local(job)
 
 
-async def _read_job(stream: Stream, opening: messages.Open) -> Job:
+async def _put(delivery: Delivery, emitted: Emitted) -> None:
+    encoded = tuple(encode_inner(message) for message in write(emitted))
+    if isinstance(emitted, Progress):
+        await delivery.tell(encoded[0])
+    else:
+        await delivery.put(encoded, last=isinstance(emitted, End))
+
+
+async def _put_failure(delivery: Delivery, error: MeshError) -> None:
+    await delivery.put((encode_inner(failure(error)),), last=True)
+
+
+async def _read_asked(stream: Stream) -> inner.Ask | inner.Reattach:
     with trio.move_on_after(ASK_WITHIN_S):
         message = await stream.receive_message()
-        if isinstance(message, inner.Ask):
-            return _checked(message.job, opening.remaining_ms)
-    raise BadRequest("A stream for an ask carries exactly one Ask, at once.")
-
-
-async def _cancel_when_lost(stream: Stream, scope: trio.CancelScope) -> None:
-    await stream.lost()
-    scope.cancel()
+        if isinstance(message, inner.Ask | inner.Reattach):
+            return message
+    raise BadRequest("A stream for an ask carries exactly one Ask or Reattach, at once.")
 
 
 def _checked(packed: bytes, clear_ms: int) -> Job:

@@ -135,6 +135,10 @@ class Simulation:
         """Let what was held between these two groups arrive."""
         self._between("release", some, others, self.network.release)
 
+    def reset(self, some: str | Iterable[str], others: str | Iterable[str]) -> None:
+        """Break every connection between these two groups at once; new ones can be made."""
+        self._between("reset", some, others, self.network.reset)
+
     def heal(self) -> None:
         """End every partition and every hold."""
         self._tell("heal")

@@ -94,12 +94,23 @@ class Vector(Message, frozen=True):
     values: Annotated[bytes, msgspec.Meta(min_length=4, max_length=limits.VECTOR_MAX)]
 
 
+class Reattach(Message, frozen=True):
+    """Instead of an Ask: go on with the answer to `request`, from piece or vector number `next_item` on.
+
+    Items are counted from 0 over all that the worker has sent for this request. An Answer accepts.
+    """
+
+    request: Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
+    next_item: U32 = 0
+
+
 INNER: dict[FrameType, type[Message]] = {
     FrameType.ASK: Ask,
     FrameType.ANSWER: Answer,
     FrameType.CHUNK: Chunk,
     FrameType.PROGRESS: Progress,
     FrameType.END: End,
+    FrameType.REATTACH: Reattach,
     FrameType.FAIL: Fail,
     FrameType.VECTOR: Vector,
 }

@@ -44,6 +44,14 @@ HANDSHAKE_S = 10.0
 WRITE_STALL_S = 2.0
 PING_S = 5.0
 DEAD_LINK_S = 10.0
+PROBE_S = 0.75  # a link on which an answer is due is asked after so much silence
+PROBE_ANSWER_S = 1.0  # and suspected when nothing has come for so long since, or longer where round trips are
+
+# --- Answers that break off ---
+REPLAY_BYTES = 64 * 1024  # kept of one answer, counted as credit is: as much as may be under way
+REPLAY_S = 10.0  # how long it is kept without a link, and after its end
+REPLAYS_PER_KEY = 16
+REPLAYS_TOTAL = 128
 
 # --- DHT ---
 DHT_K = 20

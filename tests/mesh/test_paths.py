@@ -3,6 +3,7 @@
 import random
 
 from meshnode.mesh.paths import (
+    DOUBT_MS,
     LINK_MS,
     UNKNOWN_RTT_MS,
     Claim,
@@ -88,6 +89,24 @@ def test_alternates_share_no_relay() -> None:
 def test_a_direct_link_has_a_relayed_alternate() -> None:
     edges = graph(A, {B: 1.0, C: 1.0}, {C: claim((B, 3.0))})
     assert [route.path for route in alternates(A, edges, B)] == [(B,), (C, B)]
+
+
+def test_what_leads_through_a_doubted_node_is_taken_last() -> None:
+    claims = {B: claim((D, 1.0), (C, 1.0)), C: claim((D, 200.0))}
+    links: Links = {B: 1.0, C: 1.0}
+    assert routes(A, graph(A, links, claims))[D].path == (B, D)
+    doubted = routes(A, graph(A, links, claims, (B,)))
+    assert doubted[D].path == (C, D)  # not over C and B, either
+    assert doubted[B].rtt_ms > DOUBT_MS  # nor is the node itself sought before others
+    only_way = routes(A, graph(A, {B: 1.0}, {B: claim((D, 1.0))}, (B,)))
+    assert only_way[D].path == (B, D)
+
+
+def test_alternates_go_round_what_they_are_told_to() -> None:
+    edges = graph(A, {B: 1.0, C: 1.0}, {B: claim((D, 1.0), (C, 1.0)), C: claim((D, 90.0))})
+    assert [route.path for route in alternates(A, edges, D, 3)] == [(B, D), (C, D)]
+    assert [route.path for route in alternates(A, edges, D, 3, without=(B,))] == [(C, D)]
+    assert alternates(A, edges, D, 3, without=(B, C)) == []
 
 
 def test_it_agrees_with_exhaustive_search() -> None:

@@ -54,6 +54,7 @@ INNER: tuple[numbers.Message, ...] = (
     ),
     inner.Chunk(7, (44,), more=True),
     inner.Vector(1, bytes.fromhex("0000803f")),
+    inner.Reattach(b"req-1", 42),
 )
 
 

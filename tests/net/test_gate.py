@@ -1,10 +1,7 @@
 """The gate and the pulse: pure, with time as an argument."""
 
 from meshnode.net.gate import NEIGHBOURHOODS_MAX, Gate
-from meshnode.net.pulse import Pulse
 from meshwire.limits import (
-    DEAD_LINK_S,
-    PING_S,
     UNAUTHENTICATED_BURST,
     UNAUTHENTICATED_PER_ADDRESS,
     UNAUTHENTICATED_RATE_PER_S,
@@ -61,32 +58,3 @@ def test_the_gate_remembers_a_bounded_number_of_neighbourhoods() -> None:
         gate.leave(address)
     assert len(gate._tokens) == NEIGHBOURHOODS_MAX
     assert not gate._present
-
-
-def test_the_round_trip_is_smoothed() -> None:
-    pulse = Pulse(0.0)
-    assert pulse.rtt_ms is None
-    pulse.ponged(pulse.ping(1.0), 1.08)
-    assert round(pulse.rtt_ms or 0) == 80
-    pulse.ponged(pulse.ping(2.0), 2.16)
-    assert round(pulse.rtt_ms or 0) == 90
-    pulse.ponged(99, 3.0)
-    assert round(pulse.rtt_ms or 0) == 90
-
-
-def test_an_old_ping_is_forgotten() -> None:
-    pulse = Pulse(0.0)
-    tokens = [pulse.ping(float(n)) for n in range(4)]
-    pulse.ponged(tokens[0], 100.0)
-    assert pulse.rtt_ms is None
-    assert len(pulse._pinged_at) <= 2
-
-
-def test_silence_is_death() -> None:
-    pulse = Pulse(0.0)
-    assert pulse.next_look(0.0) == PING_S
-    assert not pulse.is_dead(DEAD_LINK_S - 0.1)
-    assert pulse.is_dead(DEAD_LINK_S)
-    pulse.heard(8.0)
-    assert not pulse.is_dead(DEAD_LINK_S)
-    assert pulse.next_look(15.0) == 8.0 + DEAD_LINK_S

@@ -9,7 +9,7 @@ import trio.testing
 
 from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
-from meshnode.net.switch import WANTED_MAX
+from meshnode.net.switch import LATELY_S, WANTED_MAX
 from meshwire.limits import LINKS_PER_KEY
 from meshwire.messages import DhtPing, DhtPong, Open
 from meshwire.numbers import Message, ResetCode
@@ -261,3 +261,17 @@ async def test_a_second_link_beside_a_live_one_casts_no_lasting_doubt(world: Wor
     await trio.sleep(0.5)
     assert first is not None
     assert not first.in_doubt()
+
+
+async def test_a_node_whose_link_was_lost_lately_is_doubted_until_there_is_another() -> None:
+    async with open_world() as world:
+        a, b = await world.line("a", "b")
+        assert a.switch.doubted() == ()
+        world.network.reset("a", "b")
+        await trio.sleep(0.1)
+        assert a.switch.doubted() == (b.node,)
+        await a.link_to(b)
+        assert a.switch.doubted() == ()
+        world.network.reset("a", "b")
+        await trio.sleep(LATELY_S + 0.5)
+        assert a.switch.doubted() == ()

@@ -7,6 +7,7 @@ import trio
 
 from meshnode.errors import ContextExceeded, Interrupted, ModelNotFound
 from meshnode.terms import Piece
+from meshwire.limits import REPLAY_S
 from tests.node.small_mesh import MODEL, World, engine_of, text_of, until
 
 SECRET = "the combination of the safe is forty-two"
@@ -69,13 +70,14 @@ async def test_leaving_frees_the_slot_two_links_away(world: World) -> None:
 async def test_the_worker_is_freed_when_origin_or_relay_crashes(world: World, gone: str) -> None:
     async with AsyncExitStack() as stack:
         a, _, c = await world.line(stack)
+        engine_of(c).answer_tokens = 1900  # longer than it waits for its asker to come back
         async with a.ask("hello", model=MODEL) as running:
             await anext(running.pieces)
             world.network.crash(gone)
             # It looks for another way for a while: a link that comes back would do.
             with pytest.raises(Interrupted), trio.fail_after(10):
                 await text_of(running)
-        await until(lambda: not engine_of(c).load.in_flight, 0.5)
+        await until(lambda: not engine_of(c).load.in_flight, REPLAY_S + 0.5)
         assert engine_of(c).cancelled_jobs
 
 

@@ -26,6 +26,7 @@ async def ask(engine: ScriptedEngine, *, allow: bool) -> int | NotAllowed:
     inbound = Inbound(Admission(4), bench, lambda _job: scripted_card(slots=1))
     async with open_world() as world, trio.open_nursery() as nursery:
         await nursery.start(engine.serve)
+        await nursery.start(inbound.run)
         a, b = await world.line("a", "b")
         b.on_ask = inbound.serve  # type: ignore[method-assign]
         answer: int | NotAllowed

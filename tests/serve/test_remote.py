@@ -52,6 +52,10 @@ from tests.routing.offers import job
 JOB = msgspec.structs.replace(job(), turns=(Turn(role="user", content="hello"),))
 
 
+def named(name: str) -> Job:
+    return msgspec.structs.replace(JOB, id=name)
+
+
 class Stage:
     """`link` leads to a node with a scripted engine."""
 
@@ -84,6 +88,7 @@ async def stage() -> AsyncIterator[Stage]:
     inbound = Inbound(admission, bench, lambda _job: scripted_card(slots=1))
     async with open_world() as world, trio.open_nursery() as nursery:
         await nursery.start(engine.serve)
+        await nursery.start(inbound.run)
         a, b = await world.line("a", "b")
         b.on_ask = inbound.serve  # type: ignore[method-assign]
         yield Stage(a.up[0], engine, admission)
@@ -114,7 +119,7 @@ async def test_leaving_while_waiting_for_a_slot_gives_the_place_back(stage: Stag
     long = msgspec.structs.replace(JOB, turns=(Turn(role="user", content="word " * 1500),))
     async with run_on_link(stage.link, long):
         await trio.sleep(0.1)
-        async with run_on_link(stage.link, JOB):
+        async with run_on_link(stage.link, named("another")):
             await trio.sleep(0.1)
             assert stage.engine.load.in_flight == 2
         await trio.sleep(0.1)
@@ -152,8 +157,8 @@ async def test_the_deadline_holds_at_the_other_end_too(stage: Stage) -> None:
 
 async def test_as_many_asks_as_there_are_places(stage: Stage) -> None:
     async with trio.open_nursery() as nursery:
-        for _ in range(4):
-            nursery.start_soon(stage.run)
+        for number in range(4):
+            nursery.start_soon(stage.run, named(f"req-{number}"))
         await trio.sleep(0.1)
         with pytest.raises(Busy):
             await stage.run()
@@ -270,9 +275,15 @@ async def skip(stream: Stream) -> None:
     await stream.send_message(inner.Chunk(2, (3,), "c"))
 
 
+async def overlap(stream: Stream) -> None:
+    await stream.send_message(inner.Chunk(0, (1,), "a"))
+    await stream.send_message(inner.Chunk(0, (1, 2), "ab"))
+
+
 async def repeat(stream: Stream) -> None:
-    await stream.send_message(inner.Chunk(0, (1,), "a"))
-    await stream.send_message(inner.Chunk(0, (1,), "a"))
+    for index, text in ((0, "a"), (0, "a"), (1, "b"), (0, "a")):
+        await stream.send_message(inner.Chunk(index, (1,), text))
+    await stream.send_message(inner.End("stop"), end=True)
 
 
 async def truncate(stream: Stream) -> None:
@@ -289,7 +300,7 @@ async def flood(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize(
-    "play", [skip, repeat, truncate, babble, flood, flood_of_calls, stray_vector, half_a_piece]
+    "play", [skip, overlap, truncate, babble, flood, flood_of_calls, stray_vector, half_a_piece]
 )
 async def test_an_answer_that_makes_no_sense_is_interrupted(play: Play) -> None:
     async def serve(_link: Link, stream: Stream, _opening: messages.Open) -> None:
@@ -304,6 +315,21 @@ async def test_an_answer_that_makes_no_sense_is_interrupted(play: Play) -> None:
             async with run_on_link(a.up[0], JOB) as pieces:
                 assert [one async for one in pieces]
         assert a.up[0].alive
+
+
+async def test_tokens_that_come_twice_count_once() -> None:
+    async def serve(_link: Link, stream: Stream, _opening: messages.Open) -> None:
+        await stream.receive_message()
+        await repeat(stream)
+        await stream.lost()
+
+    async with open_world() as world:
+        a, b = await world.line("a", "b")
+        b.on_ask = serve  # type: ignore[method-assign]
+        async with run_on_link(a.up[0], JOB) as pieces:
+            *came, end = [one async for one in pieces]
+    assert [one.first_index for one in came if isinstance(one, Piece)] == [0, 1]
+    assert isinstance(end, End)
 
 
 async def test_an_end_for_a_reason_not_known_yet_is_an_end() -> None:

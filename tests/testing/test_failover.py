@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 
+from meshnode.engine.scripted import ScriptedEngine
 from meshnode.errors import Interrupted
 from meshnode.node import Node
 from meshnode.terms import End, Piece
@@ -56,14 +57,22 @@ async def part(simulation: Simulation, by: str) -> None:
     simulation.partition("a", by)
 
 
+async def hold(simulation: Simulation, by: str) -> None:
+    simulation.hold("a", by)
+
+
+async def reset(simulation: Simulation, by: str) -> None:
+    simulation.reset("a", by)
+
+
 async def stop(simulation: Simulation, by: str) -> None:
     await simulation.stop(by)
 
 
 @pytest.mark.parametrize(
     ("broken", "within_s"),
-    [(crash, 5.0), (stop, 5.0), (fail_power, 15.0), (part, 15.0)],
-    ids=("crash", "stop", "no power", "partition"),
+    [(crash, 5.0), (stop, 5.0), (fail_power, 5.0), (part, 5.0), (hold, 5.0), (reset, 5.0)],
+    ids=("crash", "stop", "no power", "partition", "hold", "reset"),
 )
 def test_an_answer_goes_on_elsewhere_as_if_nothing_had_happened(
     mesh: Callable[..., Any], broken: Break, within_s: float
@@ -86,5 +95,91 @@ def test_where_nobody_else_has_the_weights_there_is_one_error(mesh: Callable[...
         with pytest.raises(Interrupted):
             await answer(simulation, a, crash)
         assert trio.current_time() - begun < 15
+
+    mesh(play)
+
+
+async def behind_relays(simulation: Simulation) -> Node:
+    """One that asks, and one that can answer, which reach each other through either of two relays only."""
+    first = await simulation.start("relay0", engine="none", discover=False)
+    await simulation.start("relay1", engine="none", discover=False)
+    await simulation.host("relay1").node.join(await first.invite())
+    bootstrap = ["mem://relay0", "mem://relay1"]
+    for name, engine in (("a", "none"), ("b", "scripted")):
+        node = await simulation.start(name, engine=engine, discover=False, bootstrap=bootstrap)
+        await node.join(await first.invite())
+    a, b = (simulation.host(name).node for name in ("a", "b"))
+    await simulation.until(lambda: len(a.snapshot().links) == len(b.snapshot().links) == 2)
+    await simulation.until(a.models)
+    await trio.sleep(5)  # for all to be told of all links
+    return a
+
+
+async def crash_relay(simulation: Simulation, relay: str) -> None:
+    await simulation.crash(relay)
+
+
+async def fail_relays_power(simulation: Simulation, relay: str) -> None:
+    await simulation.crash(relay, silent=True)
+
+
+async def part_from_worker(simulation: Simulation, relay: str) -> None:
+    simulation.partition(relay, "b")
+
+
+async def part_from_asker(simulation: Simulation, relay: str) -> None:
+    simulation.partition("a", relay)
+
+
+@pytest.mark.parametrize("broken", [crash_relay, fail_relays_power, part_from_worker, part_from_asker])
+def test_an_answer_goes_on_over_another_relay_without_being_computed_again(
+    mesh: Callable[..., Any], broken: Break
+) -> None:
+    async def play(simulation: Simulation) -> None:
+        a = await behind_relays(simulation)
+        (engine,) = simulation.host("b").node.bench.engines
+        assert isinstance(engine, ScriptedEngine)
+        engine.answer_tokens = 200
+        pieces: list[Piece] = []
+        begun = trio.current_time()
+        async with a.ask("Tell me a story.") as running:
+            relay = running.answer.path[1].split("#")[0]
+            async for item in running.pieces:
+                pieces += [item] if isinstance(item, Piece) else []
+                if len(pieces) == 20:
+                    await broken(simulation, relay)
+        assert [piece.first_index for piece in pieces] == [*range(200)]
+        assert trio.current_time() - begun < 2 + 5
+        assert len(engine.finished_jobs) == 1
+        assert engine.cancelled_jobs == []
+
+    mesh(play)
+
+
+def test_a_cancel_is_at_the_worker_within_a_one_way_trip(mesh: Callable[..., Any]) -> None:
+    async def play(simulation: Simulation) -> None:
+        a = await behind_relays(simulation)
+        (engine,) = simulation.host("b").node.bench.engines
+        async with a.ask("Tell me a story.") as running:
+            await anext(running.pieces)
+            assert engine.load.in_flight == 1
+        await trio.sleep(0.25)
+        assert engine.load.in_flight == 0
+
+    mesh(play)
+
+
+def test_a_node_that_stalls_is_not_given_up(mesh: Callable[..., Any]) -> None:
+    async def play(simulation: Simulation) -> None:
+        a = await mesh_of_three(simulation)
+
+        async def stall(_simulation: Simulation, by: str) -> None:
+            simulation.shape(by, ("a", "b", "c"), delay_s=0.4)
+
+        whole = await answer(simulation, a, stall)
+        assert whole[2] == 1
+        engines = [engine for name in "bc" for engine in simulation.host(name).node.bench.engines]
+        runs = [job for engine in engines for job in engine.finished_jobs + engine.cancelled_jobs]  # type: ignore[attr-defined]
+        assert len(runs) == 1
 
     mesh(play)

@@ -1,0 +1,86 @@
+"""The pings of one link: round trips, silence that is asked about, doubt, death."""
+
+import pytest
+
+from meshnode.net.pulse import Pulse
+from meshwire.limits import DEAD_LINK_S, PING_S, PROBE_ANSWER_S, PROBE_S
+
+
+def test_the_round_trip_is_smoothed() -> None:
+    pulse = Pulse(0.0)
+    assert pulse.rtt_ms is None
+    pulse.ponged(pulse.ping(1.0), 1.08)
+    assert round(pulse.rtt_ms or 0) == 80
+    pulse.ponged(pulse.ping(2.0), 2.16)
+    assert round(pulse.rtt_ms or 0) == 90
+    pulse.ponged(99, 3.0)
+    assert round(pulse.rtt_ms or 0) == 90
+
+
+def test_an_old_ping_is_forgotten() -> None:
+    pulse = Pulse(0.0)
+    tokens = [pulse.ping(float(n)) for n in range(4)]
+    pulse.ponged(tokens[0], 100.0)
+    assert pulse.rtt_ms is None
+    assert len(pulse._pinged_at) <= 2
+
+
+def test_silence_is_death() -> None:
+    pulse = Pulse(0.0)
+    assert pulse.wants_ping(0.0)
+    pulse.ping(0.0)
+    assert not pulse.wants_ping(PING_S - 0.1)
+    assert pulse.next_look(0.0) == PING_S
+    assert not pulse.is_dead(DEAD_LINK_S - 0.1)
+    assert pulse.is_dead(DEAD_LINK_S)
+    pulse.ping(5.0)
+    pulse.ping(10.0)
+    pulse.heard(8.0)
+    assert not pulse.is_dead(DEAD_LINK_S)
+    assert pulse.next_look(15.0) == 15.0
+
+
+def watched(rtt_s: float) -> Pulse:
+    """A pulse that knows its round trip, and has heard something at 10 s."""
+    pulse = Pulse(0.0)
+    for second in range(10):
+        pulse.ponged(pulse.ping(float(second)), second + rtt_s)
+    pulse.heard(10.0)
+    pulse.watched = True
+    return pulse
+
+
+def test_watched_silence_is_asked_about_once_and_suspicious_when_the_answer_is_overdue() -> None:
+    pulse = watched(0.05)
+    assert pulse.next_look(10.0) == 10.0 + PROBE_S
+    assert not pulse.wants_ping(10.0 + PROBE_S - 0.01)
+    assert pulse.wants_ping(10.0 + PROBE_S)
+    token = pulse.ping(10.0 + PROBE_S)
+    assert not pulse.wants_ping(10.0 + PROBE_S + 0.5)
+    overdue = 10.0 + PROBE_S + PROBE_ANSWER_S
+    assert pulse.next_look(11.0) == overdue
+    assert not pulse.is_suspicious(overdue - 0.01)
+    assert pulse.is_suspicious(overdue)
+    pulse.ponged(token, overdue + 1)
+    pulse.heard(overdue + 1)
+    assert not pulse.is_suspicious(overdue + 1)
+
+
+def test_unwatched_silence_is_left_to_the_usual_pings() -> None:
+    pulse = watched(0.05)
+    pulse.watched = False
+    assert not pulse.wants_ping(10.0 + PROBE_S)
+    assert pulse.next_look(10.0) == 9.0 + PING_S
+
+
+@pytest.mark.parametrize("rtt_s", [0.01, 0.3, 0.9, 2.0])
+def test_a_far_end_is_given_the_time_it_takes(rtt_s: float) -> None:
+    pulse = watched(rtt_s)
+    assert max(PROBE_ANSWER_S, rtt_s) <= pulse.patience_s <= max(PROBE_ANSWER_S, 1.1 * rtt_s)
+
+
+def test_a_way_that_stalls_is_given_more_than_its_mean() -> None:
+    pulse = Pulse(0.0)
+    for second in range(20):
+        pulse.ponged(pulse.ping(float(second)), second + (0.1 if second % 2 else 2.0))
+    assert pulse.patience_s > 3.0
