@@ -120,7 +120,7 @@ async def test_announcements_are_renewed_before_they_expire(nursery: trio.Nurser
     for _ in range(7):
         one.publish_model()
         await trio.sleep(200)
-    assert other.dht.providers.get(FAMILY, trio.current_time(), 10_000)
+    assert other.dht.providers.get(FAMILY, trio.current_time(), 10_000, random.Random(1))
 
 
 # --- Storing ---
@@ -150,7 +150,7 @@ async def test_a_record_is_stored_only_where_it_belongs() -> None:
     ):
         with pytest.raises(NotAllowed):
             await keeper.dht.answer(end, DhtStore(key, raw))
-    assert keeper.dht.providers.get(FAMILY, 0.0, 10_000) == ()
+    assert keeper.dht.providers.get(FAMILY, 0.0, 10_000, random.Random(1)) == ()
 
 
 async def test_storing_is_rate_limited_for_each_peer() -> None:
@@ -176,7 +176,7 @@ async def test_a_node_without_addresses_is_nobodys_server() -> None:
     keeper.book.merge(
         [record.raw for record in hidden.book.of(hidden.node)], now=0, wall_ms=keeper.seams.now_ms()
     )
-    keeper.dht.opened(hidden.node)
+    keeper.dht.opened(End(keeper, hidden))
     assert await keeper.dht.answer(End(keeper, asker), DhtFind(bytes(20))) == DhtFound()
 
 
@@ -195,7 +195,7 @@ async def test_who_is_out_of_reach_loses_its_place_and_who_refuses_does_not() ->
     world = acquainted(10)
     one, dead, busy = world.all[0], world.all[1], world.all[2]
     for node in (dead, busy):
-        one.dht.opened(node.node)
+        one.dht.opened(End(one, node))
     dead.up = False
 
     async def refuse(end: End, message: Message) -> Message:
@@ -215,12 +215,12 @@ async def test_a_full_bucket_pings_its_oldest_and_replaces_it_if_it_is_gone(nurs
     nursery.start_soon(one.dht.run)
     await trio.sleep(0.1)
     oldest, other = [node for node in world.all if (node.node[0] ^ one.node[0]) & 0x80][:2]
-    one.dht.opened(oldest.node)
-    one.dht.opened(other.node)
+    one.dht.opened(End(one, oldest))
+    one.dht.opened(End(one, other))
     await trio.sleep(1)
     assert [contact.id for contact in one.dht.table.contacts()] == [oldest.node]
     oldest.up = False
-    one.dht.opened(other.node)
+    one.dht.opened(End(one, other))
     await trio.sleep(DHT_RPC_S + 1)
     assert [contact.id for contact in one.dht.table.contacts()] == [other.node]
 
