@@ -36,7 +36,7 @@ IN_OPEN: list[Kind] = [
 
 async def mesh_with(simulation: Simulation, hostile: Hostile, *, is_open: bool = False) -> list[Node]:
     """Three of good will, of whom b has the model, and a hostile one."""
-    simulation.shape("h", "abc", delay_s=0.2)  # so that it is on nobody's way
+    simulation.shape("h", ("a", "b", "c"), delay_s=0.2)  # so that it is on nobody's way
     a = await simulation.start("a", engine="none", open_mesh=is_open)
     others = [
         await simulation.start("b"),
