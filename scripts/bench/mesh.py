@@ -16,7 +16,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(HERE)]
 
-from reliability import churn, clocks, crashes, hostile, joining, partitions, streams, traffic  # noqa: E402 - the paths come first
+from reliability import (  # noqa: E402 - the paths come first
+    churn,
+    clocks,
+    crashes,
+    hostile,
+    joining,
+    partitions,
+    streams,
+    traffic,
+)
 from reliability.common import Test  # noqa: E402
 from shape import Row, arguments, percentile, report  # noqa: E402
 
