@@ -13,7 +13,7 @@ from reliability.hostile import found_of
 
 CHURN_S = 600.0
 SHARE_PER_MIN = 0.3
-STAY_S = 45.0  # how long those that look and ask, and those that answer, have been there
+STAY_S = 20.0  # how long those that look and ask, and those that answer, have been there
 LOOK_EVERY_S = 10.0
 AWAY_S = 10.0  # a node that has gone comes back after so long
 SILENT = 3  # one departure in so many is silent, one a crash, one a goodbye
@@ -106,11 +106,10 @@ def _under_churn(count: int, for_s: float, step: Step) -> Play:
         outcomes: list[bool] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(churn.run)
-            with trio.move_on_after(for_s):
-                while True:
+            async with trio.open_nursery() as steps:
+                for _ in range(int(for_s / LOOK_EVERY_S)):
                     await trio.sleep(LOOK_EVERY_S)
-                    nursery.start_soon(step, churn, outcomes)
-            await trio.sleep(60)
+                    steps.start_soon(step, churn, outcomes)
             nursery.cancel_scope.cancel()
         return [100 * sum(outcomes) / len(outcomes)]
 

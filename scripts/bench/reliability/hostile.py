@@ -28,7 +28,7 @@ from reliability.common import Play, Test, book_of, names
 SHARE = 5  # one in so many is hostile
 PROVIDERS = 2
 ASKERS_EVERY = 2
-ANNOUNCED_S = 20.0
+ANNOUNCED_S = 10.0
 FAMILY = "scripted"
 
 
