@@ -70,8 +70,9 @@ def test_every_verb_named_is_one(verb: str) -> None:
 
 async def test_the_simulation_guide_runs(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "simulate.md").read_text(encoding="utf-8")
-    block, *tests = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    block, hostile, own, *tests = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     assert len(tests) == 2  # run by tests/testing/test_plugin.py
     with trio.fail_after(60):
-        printed = await run_block(block, {"TMPDIR": str(tmp_path)})
-    assert printed.startswith("desktop#")
+        assert (await run_block(block, {"TMPDIR": str(tmp_path)})).startswith("desktop#")
+        assert (await run_block(hostile, {"TMPDIR": str(tmp_path)})).startswith("No answer rather than half")
+        assert not await run_block(own, {"TMPDIR": str(tmp_path)})

@@ -10,13 +10,14 @@ that are not the nearest, compares nodes by address, and promotes contacts that 
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import cast
 
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
 from meshnode.mesh import keyspace
 from meshwire.ids import NodeId
-from meshwire.limits import DHT_K
+from meshwire.limits import DHT_GROUP_PER_BUCKET, DHT_GROUP_PER_TABLE, DHT_K
 
 LONELY_S = 3600.0
 KEYSPACE_TOP = 2**160
@@ -26,12 +27,16 @@ Clock = Callable[[], float]
 
 
 class Contact(Node):
-    """A node by its id alone; `verified` says that it has answered us, over a link that proved its key."""
+    """A node by its id alone; `verified` says that it has answered us, over a link that proved its key.
 
-    def __init__(self, node: bytes, *, verified: bool = False) -> None:
+    `group` is its address group, empty for none (see `mesh.diversity`).
+    """
+
+    def __init__(self, node: bytes, *, verified: bool = False, group: str = "") -> None:
         super().__init__(node)
         self.id: NodeId
         self.verified = verified
+        self.group = group
 
     def same_home_as(self, node: Node) -> bool:
         """Whether both are the same node; addresses say nothing, relayed nodes have none."""
@@ -70,6 +75,11 @@ class Bucket(KBucket):
         if verified:
             del self.replacement_nodes[verified[-1].id]
             self.nodes[verified[-1].id] = verified[-1]
+
+    def of_group(self, group: str) -> list[Contact]:
+        """Its verified contacts of an address group, those that wait for a place too."""
+        everybody = chain(self.nodes.values(), self.replacement_nodes.values())
+        return [contact for contact in everybody if contact.verified and contact.group == group]
 
     def split(self) -> tuple["Bucket", "Bucket"]:
         """The two halves, with the same clock."""
@@ -110,9 +120,9 @@ class Table(RoutingTable):
         """Take a contact in, splitting buckets as section 4.2 of the Kademlia paper says.
 
         Returns a contact to ping, if its bucket is full of older ones: should it not answer, remove it, and a
-        verified replacement takes its place.
+        verified replacement takes its place. One whose address group has its share already is not taken in.
         """
-        if node.id == self.node.id:
+        if node.id == self.node.id or (node.verified and self._crowded(node)):
             return None
         bucket = self.buckets[self.get_bucket_for(node)]
         while not bucket.add_node(node):
@@ -146,6 +156,10 @@ class Table(RoutingTable):
         """Every verified contact that has a place."""
         return chain.from_iterable(bucket.get_nodes() for bucket in self.buckets)
 
+    def has(self, node: bytes) -> bool:
+        """Whether a node has a place."""
+        return node in self.buckets[self.get_bucket_for(Contact(node))].nodes
+
     def forget(self, node: bytes) -> None:
         """Drop a contact that did not answer."""
         self.remove_contact(Contact(node))
@@ -153,6 +167,16 @@ class Table(RoutingTable):
     def touch(self, target: bytes) -> None:
         """Remember that a lookup went through this range."""
         self.buckets[self.get_bucket_for(Contact(target))].touch_last_updated()
+
+    def _crowded(self, node: Contact) -> bool:
+        """Whether its address group has as many contacts as it may, without this one."""
+        if not node.group:
+            return False
+        buckets = cast(list[Bucket], self.buckets)
+        in_bucket = buckets[self.get_bucket_for(node)].of_group(node.group)
+        in_table = [contact for bucket in buckets for contact in bucket.of_group(node.group)]
+        bounds = ((in_bucket, DHT_GROUP_PER_BUCKET), (in_table, DHT_GROUP_PER_TABLE))
+        return any(sum(one.id != node.id for one in those) >= bound for those, bound in bounds)
 
     def _ids(self) -> Iterator[NodeId]:
         return (contact.id for contact in self.contacts())

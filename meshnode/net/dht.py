@@ -5,7 +5,7 @@ this limb asks the nodes that the machine names, over links that prove who answe
 say. Records that come this way enter the book out of order, so gossip still asks for what lies between.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from meshnode.mesh import keyspace
 from meshnode.mesh.ads import read_node_ad
 from meshnode.mesh.book import RecordBook
 from meshnode.mesh.digest import within
+from meshnode.mesh.diversity import group_of
 from meshnode.mesh.lookup import Found, Lookup
 from meshnode.mesh.providers import Providers, StoreRate, keys_of
 from meshnode.mesh.table import Contact, Table
@@ -46,6 +47,10 @@ JITTER = 0.1
 LONELY_PER_ROUND = 2
 LOOKUPS_AT_ONCE = 4
 PINGS_AT_ONCE = 8
+LOOK_EVERY_S = 1.0  # for the ad of a node that has dialled, to dial it back
+LOOKS = 10
+PROBED_ANEW_S = 300.0
+PROBED_MAX = 1024
 
 
 class DhtLink(Protocol):
@@ -56,12 +61,23 @@ class DhtLink(Protocol):
         """The other end."""
         ...
 
+    @property
+    def remote(self) -> str:
+        """The address at the other end."""
+        ...
+
+    @property
+    def initiator(self) -> bool:
+        """Whether this end dialled."""
+        ...
+
     async def request(self, message: Message, timeout_s: float = DHT_RPC_S) -> Message:
         """Ask; raises MeshError."""
         ...
 
 
 Reach = Callable[[NodeId], Awaitable[DhtLink]]
+Probe = Callable[[NodeId], Awaitable[str]]
 
 
 class Dht:
@@ -69,6 +85,10 @@ class Dht:
 
     `mesh` is the mesh's id; `reach(node)` gives a link to a node, dialling the addresses in its ad if need
     be, and raises Unreachable. The book holds the ads; whose word counts is its judgement.
+
+    In a mesh that anybody may join there is a `probe(node)`, which dials the node at the address in its ad,
+    whether or not there is a link, and returns that address. There a node has a place in the table only once
+    this one has reached it itself, and address groups are limited; elsewhere certificates limit who is there.
     """
 
     def __init__(
@@ -79,6 +99,7 @@ class Dht:
         seams: Seams,
         *,
         verify: Verify = verify_signature,
+        probe: Probe | None = None,
     ) -> None:
         self.table = Table(book.own, trio.current_time)
         self.providers = Providers()
@@ -87,6 +108,9 @@ class Dht:
         self._reach = reach
         self._seams = seams
         self._verify = verify
+        self._probe = probe
+        self._probed_at: dict[NodeId, float] = {}
+        self._probes = trio.CapacityLimiter(PINGS_AT_ONCE)
         self._rate = StoreRate()
         self._changed = trio.Event()
         self._lookups = trio.CapacityLimiter(LOOKUPS_AT_ONCE)
@@ -108,16 +132,49 @@ class Dht:
         """This node's ads have changed: announce them now."""
         self._changed.set()
 
-    def opened(self, node: NodeId) -> None:
-        """A link to a node has opened: it is a contact, and verified.
+    def opened(self, link: DhtLink) -> None:
+        """A link has opened: its other end is a contact, or may be one once this node has dialled it.
 
         While this node's ads have not found enough places yet, it may be one.
         """
         if self._announced_to < DHT_K:
             self._changed.set()
-        head = self.table.add_contact(Contact(node, verified=True))
+        if self._probe is None or link.initiator:
+            self._acquaint(link.node, link.remote)
+        elif self._nursery is not None and self._is_due(link.node):
+            self._nursery.start_soon(self._dial_back, self._probe, link.node)
+
+    def _acquaint(self, node: NodeId, remote: str) -> None:
+        """A node answers at an address: it gets a place, unless it says that it cannot be dialled."""
+        if not self._may_serve(node):
+            return
+        group = group_of(remote) if self._probe is not None else ""
+        head = self.table.add_contact(Contact(node, verified=True, group=group))
         if head is not None and self._nursery is not None and len(self._pinging) < PINGS_AT_ONCE:
             self._nursery.start_soon(self._ping, head)
+
+    def _is_due(self, node: NodeId) -> bool:
+        """Whether to dial a node back: not if it has its place, or was tried lately; noted if so."""
+        now = trio.current_time()
+        if self.table.has(node) or now < self._probed_at.get(node, -PROBED_ANEW_S) + PROBED_ANEW_S:
+            return False
+        self._probed_at.pop(node, None)
+        self._probed_at[node] = now
+        if len(self._probed_at) > PROBED_MAX:
+            del self._probed_at[next(iter(self._probed_at))]
+        return True
+
+    async def _dial_back(self, probe: Probe, node: NodeId) -> None:
+        """Give a node that has dialled us a place in the table, if it can be reached where it says."""
+        try:
+            for _ in range(LOOKS):
+                if self._book.get(node, RecordType.NODE) is not None:
+                    break
+                await trio.sleep(LOOK_EVERY_S)
+            async with self._probes:
+                self._acquaint(node, await probe(node))
+        except MeshError as error:
+            log.debug("dht.client", peer=to_text(node), error=str(error))
 
     # --- Answering ---
 
@@ -129,17 +186,20 @@ class Dht:
             case DhtFind(target=target, providers=providers):
                 return self._found(target, providers, link.node)
             case DhtStore(key=key, record=raw):
-                return self._store(link.node, key, raw)
+                return self._store(link, key, raw)
         raise NotAllowed(f"The DHT does not answer {type(message).__name__}.")
 
     def _found(self, target: bytes, providers: bool, asker: NodeId) -> DhtFound:
         near = (self._dialable(node) for node in self.table.nearest(target, 2 * DHT_K) if node != asker)
         ads = islice((record for record in near if record is not None), DHT_K)
-        kept = self.providers.get(target, trio.current_time(), ANSWER_BUDGET_BYTES) if providers else ()
+        kept = self._kept(target) if providers else ()
         return DhtFound(tuple(within(ANSWER_BUDGET_BYTES, (record.raw for record in ads))), kept)
 
-    def _store(self, sender: NodeId, key: bytes, raw: bytes) -> DhtStored:
-        now = trio.current_time()
+    def _kept(self, key: bytes) -> tuple[bytes, ...]:
+        return self.providers.get(key, trio.current_time(), ANSWER_BUDGET_BYTES, self._seams.rng)
+
+    def _store(self, link: DhtLink, key: bytes, raw: bytes) -> DhtStored:
+        sender, now = link.node, trio.current_time()
         if not self._rate.admit(sender, now):
             raise Busy("Too many records to store.", retry_after_s=STORES_WINDOW_S)
         try:
@@ -150,7 +210,8 @@ class Dht:
             raise NotAllowed("Only a provider itself may announce what it provides.")
         if key not in keys_of(self._mesh, record):
             raise NotAllowed("This record does not belong under this key.")
-        if not self.providers.put(key, record, now):
+        group = group_of(link.remote) if self._probe is not None else ""
+        if not self.providers.put(key, record, now, group):
             raise Busy("There is no room under this key.", retry_after_s=ANNOUNCE_S)
         self._believe((raw,), sender)
         return DhtStored()
@@ -163,17 +224,28 @@ class Dht:
         except RemoteWireError:
             return None
 
+    def _may_serve(self, node: NodeId) -> bool:
+        """Whether a node does not say that it cannot be dialled."""
+        return self._book.get(node, RecordType.NODE) is None or self._dialable(node) is not None
+
+    def _group(self, node: NodeId) -> str:
+        """The address group of a node by its own word, which dialling it puts to the test."""
+        record = self._dialable(node) if self._probe is not None else None
+        return group_of(read_node_ad(record).addresses[0]) if record is not None else ""
+
     # --- Asking ---
 
     async def find_providers(self, family: str, tier: int | None = None) -> list[Record]:
         """The MODEL records of those who provide a model family, at a quant tier if given.
 
         Every one is signed by its provider and belongs under the key asked for; all of them are in the book
-        too, if their owners are members.
+        too, if their owners are members. What gossip knows counts as well: it adds providers that nobody
+        named, and leaves out those that have left.
         """
         key = keyspace.capability_key(self._mesh, family, tier)
         found = await self.lookup(key, providers=True)
-        raws = (*self.providers.get(key, trio.current_time(), ANSWER_BUDGET_BYTES), *found.providers.values())
+        gossiped = (record.raw for _, record in self._book.all(RecordType.MODEL))
+        raws = (*self._kept(key), *found.providers.values(), *gossiped)
         slots = {(record.owner, record.name): record for record in self._believe(raws)}
         newest = (self._book.get(owner, RecordType.MODEL, name) for owner, name in slots)
         return [record for record in newest if record is not None and key in keys_of(self._mesh, record)]
@@ -190,7 +262,8 @@ class Dht:
         """Search for the nodes nearest to a key, and for what providers stored there. Ends within 10 s."""
         async with self._lookups:
             self.table.touch(target)
-            machine = Lookup(target, self.table.nearest(target), trio.current_time())
+            seeds = [node for node in self.table.nearest(target, 2 * DHT_K) if self._may_serve(node)]
+            machine = Lookup(target, seeds[:DHT_K], trio.current_time(), group_of=self._group)
             with trio.move_on_at(machine.deadline):
                 async with trio.open_nursery() as nursery:
                     await self._drive(machine, providers, nursery)
@@ -217,11 +290,16 @@ class Dht:
         if isinstance(reply, DhtFound):
             nodes = self._believe(reply.nodes[:DHT_K])
             kept = self._believe(reply.records[:PROVIDERS_RETURNED])
-            closer = [record.owner for record in nodes if record.type is RecordType.NODE]
+            closer = self._servers(nodes)
             machine.on_reply(node, closer, {(record.owner, record.name): record.raw for record in kept})
         else:
             machine.on_failure(node)
         settled.unpark()
+
+    def _servers(self, records: Iterable[Record]) -> Iterator[NodeId]:
+        """The owners of NODE records that can be dialled."""
+        owners = [record.owner for record in records if record.type is RecordType.NODE]
+        return (owner for owner in owners if self._dialable(owner) is not None)
 
     async def _request(self, node: NodeId, message: Message) -> Message:
         """One RPC within its time, dialling included; a node out of reach loses its place in the table."""
@@ -235,7 +313,8 @@ class Dht:
         except Unreachable:
             self.table.forget(node)
             raise
-        self.table.add_contact(Contact(node, verified=True))
+        if self._probe is None or link.initiator:
+            self._acquaint(node, link.remote)
         return reply
 
     async def _ping(self, contact: Contact) -> None:
@@ -271,7 +350,9 @@ class Dht:
                 log.debug("dht.not_stored", peer=to_text(node), error=str(error))
 
     async def _refresh(self) -> None:
-        """Look somewhere into ranges where nothing has happened for an hour."""
+        """Look somewhere into ranges where nothing has happened for an hour; drop who is no server any more."""
+        for contact in [one for one in self.table.contacts() if not self._may_serve(one.id)]:
+            self.table.forget(contact.id)
         for bucket in self.table.lonely_buckets()[:LONELY_PER_ROUND]:
             low, high = bucket.range
             target = self._seams.rng.randrange(low, min(high, 2**160 - 1) + 1)

@@ -3,7 +3,7 @@
 This is what a program embeds. Everything here is handed on to the room that knows how.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -51,13 +51,20 @@ from meshwire.ids import NodeId, to_text
 log = structlog.get_logger("meshnode.node")
 JOINED_WITHIN_S = 10.0
 MESH_NAME = "mesh"
+PresenceOn = Callable[[World, Mesh, str, int], Presence]
 
 
 class Node:
     """A running node; made by `open_node`."""
 
     def __init__(
-        self, config: Config, identity: Identity, store: Store, seams: Seams, network: Network
+        self,
+        config: Config,
+        identity: Identity,
+        store: Store,
+        seams: Seams,
+        network: Network,
+        presence_on: PresenceOn = Presence,
     ) -> None:
         self.config = config
         self.identity = identity
@@ -73,6 +80,7 @@ class Node:
         self.on_progress: OnProgress = lambda _progress: None
         self._store = store
         self._network = network
+        self._presence_on = presence_on
         self._started_at = trio.current_time()
         self._move = trio.Event()
         self._present = trio.Event()
@@ -229,7 +237,7 @@ class Node:
         """Be on one mesh after the other."""
         while True:
             self._move = trio.Event()
-            presence = Presence(self._world, mesh, listen, self.seams.now_ms())
+            presence = self._presence_on(self._world, mesh, listen, self.seams.now_ms())
             async with trio.open_nursery() as nursery:
                 await nursery.start(presence.run)
                 self.presence = presence

@@ -11,13 +11,14 @@ import trio
 from meshnode import config as settings
 from meshnode.config import Config
 from meshnode.errors import ConfigInvalid, sole_cause
-from meshnode.identity import Identity, load_or_create
+from meshnode.identity import load_or_create
 from meshnode.net.base import Network
 from meshnode.net.websocket import WebsocketNetwork
 from meshnode.node.home import locked_home
-from meshnode.node.node import Node
+from meshnode.node.node import Node, PresenceOn
+from meshnode.node.presence import Presence
 from meshnode.seams import Seams
-from meshnode.state.store import Store, open_store
+from meshnode.state.store import open_store
 
 
 @asynccontextmanager
@@ -28,13 +29,15 @@ async def open_node(
     network: Network | None = None,
     listen: str = "",
     env: Mapping[str, str] | None = None,
+    presence_on: PresenceOn = Presence,
     **flags: Any,
 ) -> AsyncIterator[Node]:
     """A whole node for as long as the context lasts.
 
     `flags` are the fields of Config (`home`, `model`, `mesh_port`, `engine`, …) when no `config` is given;
     what is not given comes from `env` (the process's own by default), `home/config.toml` and the defaults.
-    `seams`, `network` and `listen` swap the world: the simulator uses them. Raises ConfigInvalid, HomeUnusable,
+    `seams`, `network` and `listen` swap the world, and `presence_on` how it behaves on a mesh: the simulator
+    uses them. Raises ConfigInvalid, HomeUnusable,
     HomeInUse or PortInUse.
     """
     if config is not None and flags:
@@ -49,7 +52,8 @@ async def open_node(
         identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
         store = await open_store(settled.home, world.blocking)
         try:
-            async with _living(settled, identity, store, world, network, listen) as node:
+            made = Node(settled, identity, store, world, network or WebsocketNetwork(), presence_on)
+            async with _living(made, listen) as node:
                 yield node
         finally:
             with trio.CancelScope(shield=True):
@@ -57,14 +61,12 @@ async def open_node(
 
 
 @asynccontextmanager
-async def _living(
-    config: Config, identity: Identity, store: Store, seams: Seams, network: Network | None, listen: str
-) -> AsyncIterator[Node]:
+async def _living(node: Node, listen: str) -> AsyncIterator[Node]:
     """The node, alive for as long as the context; an error comes out as it is, not in a group."""
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            node = Node(config, identity, store, seams, network or WebsocketNetwork())
+            config = node.config
             await nursery.start(
                 node.live, listen or f"ws://{_bracketed(config.mesh_host)}:{config.mesh_port}"
             )

@@ -89,7 +89,14 @@ class Presence:
             on_request=self._on_request,
         )
         self.gossip = Gossip(self.book, self._member_links, seams, on_merged=self._on_merged)
-        self.dht = Dht(mesh.id, self.book, self._reach, seams, verify=seams.verify)
+        self.dht = Dht(
+            mesh.id,
+            self.book,
+            self._reach,
+            seams,
+            verify=seams.verify,
+            probe=self._probe if mesh.is_open else None,
+        )
         self.membership = Membership(
             identity,
             mesh,
@@ -197,7 +204,7 @@ class Presence:
     def _on_up(self, link: Link) -> None:
         self._learn(link.chain)
         self.gossip.opened(link)
-        self.dht.opened(link.node)
+        self.dht.opened(link)
         self._tell()
         self.publisher.nudge()
 
@@ -295,6 +302,15 @@ class Presence:
         if peer is None or peer.ad is None or not peer.ad.addresses or not self._world.config.discover:
             raise Unreachable("The node has no address to dial, or this node does not dial strangers.")
         return await self.switch.dial(peer.ad.addresses[0], node)
+
+    async def _probe(self, node: NodeId) -> str:
+        """The address at which a node really is: dialled, whatever links to it there are. Raises MeshError."""
+        peer = self.view().get(node)
+        if peer is None or peer.ad is None or not peer.ad.addresses or not self._world.config.discover:
+            raise Unreachable("The node has no address to dial, or this node does not dial strangers.")
+        link = await self.switch.dial(peer.ad.addresses[0], node)
+        await link.aclose()
+        return link.remote
 
     async def linked(self) -> None:
         """Wait until there is a link to another member, and what it knows of the mesh has come over it."""

@@ -12,7 +12,9 @@ import trio
 from meshnode.config import Config
 from meshnode.net.memory import SCHEME, MemoryNetwork
 from meshnode.node import Node, open_node
+from meshnode.node.presence import Presence
 from meshnode.seams import Seams
+from meshnode.testing.hostile import Hostile
 from meshnode.testing.timeline import NODE
 
 
@@ -46,13 +48,24 @@ class Host:
         return self._node
 
     @asynccontextmanager
-    async def open(self, seams: Seams, **settings: Any) -> AsyncIterator[Node]:
-        """A node here for as long as the context lasts; what it logs names this host, what its user logs not."""
+    async def open(
+        self, seams: Seams, *, hostile: Hostile | None = None, **settings: Any
+    ) -> AsyncIterator[Node]:
+        """A node here for as long as the context lasts; what it logs names this host, what its user logs not.
+
+        `hostile` replaces one behaviour of it.
+        """
         config = Config(home=self.disk, name=self.name, **settings)
         async with AsyncExitStack() as stack:
             with structlog.contextvars.bound_contextvars(**{NODE: self.name}):
                 network = self._network.place(self.name)
-                opened = open_node(config, seams=seams, network=network, listen=SCHEME + self.name)
+                opened = open_node(
+                    config,
+                    seams=seams,
+                    network=network,
+                    listen=SCHEME + self.name,
+                    presence_on=hostile.presence if hostile is not None else Presence,
+                )
                 node = await stack.enter_async_context(opened)
             yield node
 

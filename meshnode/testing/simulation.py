@@ -77,14 +77,18 @@ class Simulation:
     async def node(self, name: str, **settings: Any) -> AsyncIterator[Node]:
         """A node of this name, at mem://name, for as long as the context lasts.
 
-        `settings` are fields of Config. The same name opened again has the same keys and the same disk.
+        `settings` are fields of Config, and `hostile`. The same name opened again has the same keys and disk.
         """
         async with self.host(name).open(self._seams(name), **_complete(settings)) as node:
             yield node
 
     async def start(self, name: str, **settings: Any) -> Node:
-        """A node of this name until `stop`, `crash` or the end of the simulation; `settings` as for `node`."""
-        self._tell(f"start {name}")
+        """A node of this name until `stop`, `crash` or the end of the simulation; `settings` as for `node`.
+
+        With `hostile` (see `meshnode.testing.hostile`) one of its behaviours is not a node's of good will.
+        """
+        hostile = settings.get("hostile")
+        self._tell(f"start {name}{f', hostile: {hostile.name}' if hostile is not None else ''}")
         host = self.host(name)
         if host.running:
             raise RuntimeError(f"{name!r} runs already.")

@@ -16,14 +16,32 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(HERE)]
 
-from reliability import crashes, joining, partitions, streams, traffic  # noqa: E402 - the paths come first
+from reliability import (  # noqa: E402 - the paths come first
+    churn,
+    clocks,
+    crashes,
+    hostile,
+    joining,
+    partitions,
+    streams,
+    traffic,
+)
 from reliability.common import Test  # noqa: E402
 from shape import Row, arguments, percentile, report  # noqa: E402
 
 from meshnode.testing.roundtrips import Matrix, read_matrix  # noqa: E402
 from meshnode.testing.simulation import simulate  # noqa: E402
 
-TESTS = (*joining.TESTS, *crashes.TESTS, *traffic.TESTS, *partitions.TESTS, *streams.TESTS)
+TESTS = (
+    *joining.TESTS,
+    *crashes.TESTS,
+    *traffic.TESTS,
+    *partitions.TESTS,
+    *streams.TESTS,
+    *hostile.TESTS,
+    *churn.TESTS,
+    *clocks.TESTS,
+)
 
 
 def played(number: int, seed: int, matrix: Matrix | None) -> Sequence[float]:

@@ -3,10 +3,20 @@
 import random
 from collections.abc import Callable, Iterable
 
-from meshnode.mesh import keyspace
+import pytest
+
+from meshnode.mesh import keyspace, lookup
 from meshnode.mesh.lookup import DISJOINT_PATHS, STALLED_AFTER, Found, Lookup, Provider
 from meshwire.ids import NodeId
-from meshwire.limits import DHT_ALPHA, DHT_HEAP, DHT_K, DHT_QUERY_RPCS, DHT_QUERY_S, PROVIDERS_RETURNED
+from meshwire.limits import (
+    DHT_ALPHA,
+    DHT_GROUP_PER_PATH,
+    DHT_HEAP,
+    DHT_K,
+    DHT_QUERY_RPCS,
+    DHT_QUERY_S,
+    PROVIDERS_RETURNED,
+)
 
 Answer = tuple[Iterable[NodeId], dict[Provider, bytes]]
 
@@ -129,13 +139,63 @@ def test_one_answer_cannot_crowd_out_the_other_providers() -> None:
 
 
 def test_a_path_that_gets_nowhere_ends() -> None:
-    rng = random.Random(10)
-    first = ids(1, 11)[0]
+    seeds = sorted(ids(DHT_K, 11))
 
     def answer(node: NodeId) -> Answer | None:
-        return ([NodeId(bytes(1) + rng.randbytes(19)) for _ in range(DHT_K)], {}) if node == first else None
+        return ([], {}) if node == seeds[0] else None
 
-    assert play(Lookup(bytes(20), [first], 0.0), answer).asked == 1 + STALLED_AFTER
+    asked = play(Lookup(bytes(20), seeds, 0.0, paths=1), answer).asked
+    assert STALLED_AFTER < asked <= STALLED_AFTER + DHT_ALPHA
+
+
+def made_up_nodes_near_the_target() -> Found:
+    """Three of ten seeds invent nodes nearer than any, which never answer; the provider is farther away."""
+    rng = random.Random(21)
+    world = World(60, seed=22)
+    target = bytes(20)
+    holders = keyspace.closest(target, world.nodes, 8)
+    known = [NodeId(node) for node in keyspace.closest(target, world.nodes, 60)[20:30]]
+    hostile, real = known[:3], set(world.nodes)
+
+    def answer(node: NodeId) -> Answer | None:
+        if node in hostile:
+            return [NodeId(bytes(2) + rng.randbytes(18)) for _ in range(DHT_K)], {}
+        if node not in real:
+            return None
+        return world.answer(target, node)[0], {(NodeId(b"p" * 20), "m"): b"true"} if node in holders else {}
+
+    return play(Lookup(target, known, 0.0), answer)
+
+
+def test_made_up_nodes_do_not_use_up_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert made_up_nodes_near_the_target().providers
+    monkeypatch.setattr(lookup, "STRIKES", 1000)
+    assert not made_up_nodes_near_the_target().providers
+
+
+def test_who_named_some_that_are_gone_and_more_that_answer_is_still_believed() -> None:
+    world = World(60, seed=23)
+    target, gone = bytes(20), set(random.Random(24).sample(World(60, seed=23).nodes, 15))
+    known = [NodeId(node) for node in world.nodes if node not in gone][:2]
+    found = play(
+        Lookup(target, known, 0.0), lambda node: None if node in gone else world.answer(target, node)
+    )
+    alive = [node for node in keyspace.closest(target, world.nodes, 60) if node not in gone]
+    assert list(found.closest[:8]) == alive[:8]
+
+
+def test_an_address_group_is_asked_only_so_often() -> None:
+    near = [NodeId(bytes(2) + number.to_bytes(18, "big")) for number in range(1, 41)]
+    far = ids(20, 25)
+    asked: list[NodeId] = []
+
+    def answer(node: NodeId) -> Answer:
+        asked.append(node)
+        return near, {}
+
+    play(Lookup(bytes(20), far, 0.0, group_of=lambda node: "8.8.8.0/24" if node in near else ""), answer)
+    assert sum(node in near for node in asked) == DHT_GROUP_PER_PATH * DISJOINT_PATHS
+    assert sum(node in far for node in asked) == len(far)
 
 
 def hostile_play(paths: int) -> Found:

@@ -8,6 +8,7 @@ from kademlia.routing import RoutingTable
 from meshnode.mesh import keyspace
 from meshnode.mesh.table import Bucket, Contact, Table
 from meshwire.ids import NodeId
+from meshwire.limits import DHT_GROUP_PER_BUCKET, DHT_GROUP_PER_TABLE
 
 OWN = NodeId(bytes(20))
 
@@ -151,3 +152,26 @@ def test_the_node_itself_is_never_a_contact(clock: HandClock) -> None:
     table = Table(OWN, clock)
     assert table.add_contact(Contact(OWN, verified=True)) is None
     assert len(table) == 0
+
+
+def test_an_address_group_has_only_its_share_of_a_bucket_and_of_the_table(clock: HandClock) -> None:
+    rng = random.Random(31)
+    table = Table(NodeId(bytes(20)), clock, size=20)
+    for _ in range(300):
+        table.add_contact(Contact(NodeId(rng.randbytes(20)), verified=True, group="8.8.8.0/24"))
+    assert len(table) == DHT_GROUP_PER_BUCKET
+    for bits in range(160):  # one in each range, so that buckets split
+        near = (1 << bits | rng.getrandbits(bits)).to_bytes(20, "big")
+        table.add_contact(Contact(NodeId(near), verified=True))
+        near = (1 << bits | rng.getrandbits(bits)).to_bytes(20, "big")
+        table.add_contact(Contact(NodeId(near), verified=True, group="8.8.8.0/24"))
+    assert sum(contact.group != "" for contact in table.contacts()) == DHT_GROUP_PER_TABLE
+
+
+def test_a_contact_of_a_crowded_group_may_still_be_heard_of_again(clock: HandClock) -> None:
+    table = Table(NodeId(bytes(20)), clock)
+    known = Contact(NodeId(b"a" * 20), verified=True, group="8.8.8.0/24")
+    other = Contact(NodeId(b"b" * 20), verified=True, group="8.8.8.0/24")
+    for contact in (known, other, known):
+        table.add_contact(contact)
+    assert [contact.id for contact in table.contacts()] == [other.id, known.id]

@@ -40,6 +40,9 @@ class End:
     def node(self) -> NodeId:
         return self.there.node
 
+    remote = "mem://somewhere"
+    initiator = True
+
     @property
     def alive(self) -> bool:
         return self.there.up and self.here.up and not self.cut
@@ -133,7 +136,7 @@ class World:
         for here, there in ((one, other), (other, one)):
             here.ends[there.node] = End(here, there)
             here.gossip.opened(here.ends[there.node])
-            here.dht.opened(there.node)
+            here.dht.opened(here.ends[there.node])
 
     def link_ring(self, chords: int = 2, seed: int = 1) -> None:
         rng = random.Random(seed)

@@ -7,11 +7,19 @@ import pytest
 import trio
 import trio.testing
 
-from meshnode.errors import Busy, NotAllowed
+from meshnode.errors import Busy, NotAllowed, Unreachable
 from meshnode.mesh import ads, keyspace
 from meshnode.mesh.table import Contact, Table
+from meshnode.net.dht import Dht
 from meshwire.ids import NodeId
-from meshwire.limits import DHT_K, DHT_QUERY_S, DHT_RPC_S, STORES_PER_PEER, STORES_WINDOW_S
+from meshwire.limits import (
+    DHT_GROUP_PER_BUCKET,
+    DHT_K,
+    DHT_QUERY_S,
+    DHT_RPC_S,
+    STORES_PER_PEER,
+    STORES_WINDOW_S,
+)
 from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored, GossipSyn
 from meshwire.numbers import Message
 from meshwire.records import RecordType
@@ -120,7 +128,7 @@ async def test_announcements_are_renewed_before_they_expire(nursery: trio.Nurser
     for _ in range(7):
         one.publish_model()
         await trio.sleep(200)
-    assert other.dht.providers.get(FAMILY, trio.current_time(), 10_000)
+    assert other.dht.providers.get(FAMILY, trio.current_time(), 10_000, random.Random(1))
 
 
 # --- Storing ---
@@ -150,7 +158,7 @@ async def test_a_record_is_stored_only_where_it_belongs() -> None:
     ):
         with pytest.raises(NotAllowed):
             await keeper.dht.answer(end, DhtStore(key, raw))
-    assert keeper.dht.providers.get(FAMILY, 0.0, 10_000) == ()
+    assert keeper.dht.providers.get(FAMILY, 0.0, 10_000, random.Random(1)) == ()
 
 
 async def test_storing_is_rate_limited_for_each_peer() -> None:
@@ -176,7 +184,7 @@ async def test_a_node_without_addresses_is_nobodys_server() -> None:
     keeper.book.merge(
         [record.raw for record in hidden.book.of(hidden.node)], now=0, wall_ms=keeper.seams.now_ms()
     )
-    keeper.dht.opened(hidden.node)
+    keeper.dht.opened(End(keeper, hidden))
     assert await keeper.dht.answer(End(keeper, asker), DhtFind(bytes(20))) == DhtFound()
 
 
@@ -195,7 +203,7 @@ async def test_who_is_out_of_reach_loses_its_place_and_who_refuses_does_not() ->
     world = acquainted(10)
     one, dead, busy = world.all[0], world.all[1], world.all[2]
     for node in (dead, busy):
-        one.dht.opened(node.node)
+        one.dht.opened(End(one, node))
     dead.up = False
 
     async def refuse(end: End, message: Message) -> Message:
@@ -215,12 +223,12 @@ async def test_a_full_bucket_pings_its_oldest_and_replaces_it_if_it_is_gone(nurs
     nursery.start_soon(one.dht.run)
     await trio.sleep(0.1)
     oldest, other = [node for node in world.all if (node.node[0] ^ one.node[0]) & 0x80][:2]
-    one.dht.opened(oldest.node)
-    one.dht.opened(other.node)
+    one.dht.opened(End(one, oldest))
+    one.dht.opened(End(one, other))
     await trio.sleep(1)
     assert [contact.id for contact in one.dht.table.contacts()] == [oldest.node]
     oldest.up = False
-    one.dht.opened(other.node)
+    one.dht.opened(End(one, other))
     await trio.sleep(DHT_RPC_S + 1)
     assert [contact.id for contact in one.dht.table.contacts()] == [other.node]
 
@@ -254,3 +262,103 @@ async def test_lonely_ranges_are_looked_into(nursery: trio.Nursery) -> None:
     nursery.start_soon(one.dht.run)
     await trio.sleep(3 * 3600)
     assert one.dht.table.lonely_buckets() == []
+
+
+# --- Meshes that anybody may join ---
+
+
+class OpenWorld(World):
+    """Nodes of an open mesh, which dial each other back; `where` is the address at which each answers."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.where: dict[NodeId, str] = {}
+        self.dialled: list[NodeId] = []
+        for node in self.all:
+            node.dht = Dht(MESH, node.book, node.reach, node.seams, probe=self.probe)
+
+    async def probe(self, node: NodeId) -> str:
+        self.dialled.append(node)
+        if node not in self.where:
+            raise Unreachable("nobody answers there")
+        return self.where[node]
+
+
+class Inbound(End):
+    """A link that the other end has dialled."""
+
+    initiator = False
+
+
+async def test_who_dials_in_gets_a_place_only_once_it_was_dialled_back(nursery: trio.Nursery) -> None:
+    world = OpenWorld(4)
+    one, honest, liar, dialled = world.all
+    world.where[honest.node] = "ws://8.8.8.8:1"
+    nursery.start_soon(one.dht.run)
+    await trio.sleep(0.1)
+    for node in (honest, liar):
+        one.dht.opened(Inbound(one, node))
+        one.book.merge([node.publish_node().raw], now=0, wall_ms=one.seams.now_ms())
+    one.dht.opened(End(one, dialled))
+    await trio.sleep(3)
+    groups = {contact.id: contact.group for contact in one.dht.table.contacts()}
+    assert groups == {honest.node: "8.8.8.0/24", dialled.node: ""}
+
+
+async def test_who_dials_in_again_and_again_is_dialled_back_once(nursery: trio.Nursery) -> None:
+    world = OpenWorld(2)
+    one, caller = world.all
+    nursery.start_soon(one.dht.run)
+    await trio.sleep(0.1)
+    one.book.merge([caller.publish_node().raw], now=0, wall_ms=one.seams.now_ms())
+    for _ in range(20):
+        one.dht.opened(Inbound(one, caller))
+        await trio.sleep(1)
+    assert world.dialled == [caller.node]
+
+
+async def test_one_neighbourhood_has_only_its_share_of_the_table(nursery: trio.Nursery) -> None:
+    world = OpenWorld(30)
+    one, *others = world.all
+    world.where = {node.node: f"ws://8.8.8.{number}:1" for number, node in enumerate(others)}
+    nursery.start_soon(one.dht.run)
+    await trio.sleep(0.1)
+    for node in others:
+        one.book.merge([node.publish_node().raw], now=0, wall_ms=one.seams.now_ms())
+        one.dht.opened(Inbound(one, node))
+    await trio.sleep(5)
+    assert len(one.dht.table) == DHT_GROUP_PER_BUCKET
+
+
+async def test_in_a_closed_mesh_a_home_may_be_one_neighbourhood() -> None:
+    world = World(15)
+    one, *others = world.all
+    for node in others:
+        one.dht.opened(End(one, node))
+    assert len(one.dht.table) == len(others)
+
+
+# --- Clients, and what gossip knows ---
+
+
+async def test_a_client_is_neither_asked_nor_given_anything_to_keep() -> None:
+    world = World(2)
+    one, hidden = world.all
+    hidden.publish(RecordType.NODE, ads.node_payload(ads.NodeAd(name="behind NAT", static_key=b"k" * 32)))
+    one.dht.opened(End(one, hidden))  # its ad has not come yet
+    one.book.merge([record.raw for record in hidden.book.of(hidden.node)], now=0, wall_ms=one.seams.now_ms())
+    assert (await one.dht.lookup(FAMILY)).asked == 0
+    one.publish_model()
+    await one.dht.announce()
+    assert hidden.dht.providers.get(FAMILY, 0.0, 10_000, random.Random(1)) == ()
+
+
+async def test_providers_that_only_gossip_knows_count_and_those_that_left_do_not() -> None:
+    world = acquainted(20)
+    asker, gossiped, left = world.all[:3]
+    gone = left.publish_model()
+    await left.dht.announce()
+    tombstone = left.publish(RecordType.TOMBSTONE, {})
+    known = gossiped.publish_model()
+    asker.book.merge([gone.raw, tombstone.raw, known.raw], now=0, wall_ms=asker.seams.now_ms())
+    assert await asker.dht.find_providers("smollm2") == [known]

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -11,7 +12,7 @@ from meshnode.mesh.book import Merged
 from meshwire.ids import NodeId, to_text
 from meshwire.messages import DhtPing, GossipAck, GossipSyn, GossipSynAck, RecordGet, RecordGot
 from meshwire.numbers import Message
-from meshwire.records import RecordType
+from meshwire.records import RecordType, make_record
 from tests.net.small_world import End, World
 
 VITALS = RecordType.VITALS
@@ -242,3 +243,18 @@ async def test_other_messages_are_refused() -> None:
     await world.all[0].gossip.notice(end, GossipAck((b"junk",)))
     reply = await world.all[0].gossip.answer(end, GossipSyn(()))
     assert reply == GossipSynAck()
+
+
+async def test_who_contradicts_itself_is_named_in_the_log() -> None:
+    world = World(2)
+    listener, liar = world.all
+    now_ms = liar.seams.now_ms()
+    with structlog.testing.capture_logs() as logs:
+        for content in ("one", "other"):
+            record = make_record(
+                liar.signer, VITALS, seq=now_ms, issued_ms=now_ms, ttl_ms=60_000, payload={1: content}
+            )
+            await listener.gossip.notice(End(listener, liar), GossipAck((record.raw,)))
+    (alert,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert alert["reason"] == "equivocation"
+    assert alert["owner"] == to_text(liar.node)
