@@ -8,8 +8,8 @@ from collections.abc import Callable
 import trio
 
 from meshnode.errors import Busy, MeshError, Unreachable
-from meshnode.net.base import Guarded, Transport
-from meshnode.net.closing import code_of, error_from, error_of
+from meshnode.net.base import Transport
+from meshnode.net.closing import error_from, error_of, turned_away
 from meshnode.net.inbox import Inbox, OnNotice, OnRequest, OnStream
 from meshnode.net.pulse import Pulse
 from meshnode.net.stream import Stream, StreamLost
@@ -19,13 +19,10 @@ from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.ids import NodeId, to_text
 from meshwire.messages import Open, Refusal
 from meshwire.numbers import Message, ResetCode
-from meshwire.session import Session, SessionConfig
+from meshwire.session import Session
 from meshwire.states import SessionState
 
-__all__ = ["Link", "Stream", "StreamLost", "establish"]
-
-
-Judge = Callable[[events.Introduced], bool]
+__all__ = ["Link", "Stream", "StreamLost"]
 
 
 class _Pending:
@@ -42,7 +39,7 @@ class Link:
     """One link, once both ends have admitted each other. It lives while `run` runs.
 
     `node` and `key` name the other end, `path_links` is how many links the way there has, `error` is why the
-    link was lost; `name` is for people.
+    link was lost; `name` is for people. `on_open` is called when a joining link's certificate has been sent.
     """
 
     def __init__(self, transport: Transport, session: Session, path_links: int = 1) -> None:
@@ -61,6 +58,8 @@ class Link:
         self._closed = trio.Event()
         self._pulse = Pulse(trio.current_time())
         self._scope = trio.CancelScope()
+        self._early: list[events.Event] = []
+        self.on_open: Callable[[], None] = lambda: None
 
     @property
     def rtt_ms(self) -> float | None:
@@ -142,6 +141,46 @@ class Link:
             raise error_from(pending.reply)
         return pending.reply
 
+    async def ask_first(self, message: Message, timeout_s: float = 3.0) -> Message:
+        """As `request`, before `run`, on a link that nobody serves yet; what comes with the reply waits for `run`.
+
+        Raises what the other end turned us away with, too, if it had not admitted us yet.
+        """
+        number = self.session.request(message)
+        try:
+            with trio.fail_after(timeout_s):
+                await self.flush()
+                reply = await self._first_reply(number)
+        except trio.TooSlowError:
+            raise Unreachable(f"{self.name} did not answer within {timeout_s:g} s.") from None
+        except RemoteWireError as error:
+            raise Unreachable(f"{self.name} broke the protocol: {error}.") from error
+        if isinstance(reply, Refusal):
+            raise error_from(reply)
+        return reply
+
+    async def _first_reply(self, number: int) -> Message:
+        reply: Message | None = None
+        while reply is None:
+            for event in self.session.receive_data(await self._transport.receive()):
+                if isinstance(event, events.Reply) and event.number == number:
+                    reply = event.message
+                elif reply is not None:
+                    self._early.append(event)
+                elif isinstance(event, events.Closed):
+                    raise error_of(event.code, turned_away(self.remote, event))
+                elif not isinstance(event, events.Established):
+                    raise RemoteWireError("something else came before the reply")
+        self._pulse.heard(trio.current_time())
+        return reply
+
+    def reply(self, number: int, message: Message) -> None:
+        """Queue the answer to a request; a certificate opens a joining link."""
+        was_joining = self.joining
+        self.session.reply(number, message)
+        if was_joining and not self.joining:
+            self.on_open()
+
     async def notify(self, message: Message) -> None:
         """Send a message that wants no reply; raises Unreachable."""
         self._check()
@@ -213,6 +252,9 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     inbox = Inbox(self, nursery, on_request, on_stream, on_notice)
+                    for event in self._early:
+                        inbox.take(event)
+                    self._early.clear()
                     nursery.start_soon(self._writer.run)
                     nursery.start_soon(self._keep_alive)
                     nursery.start_soon(inbox.handle_notices)
@@ -247,6 +289,8 @@ class Link:
             self._lose(Unreachable(f"{self.name} has been silent for {limits.DEAD_LINK_S:g} s."))
 
     def _ping(self) -> None:
+        if not self.alive:
+            return  # it says goodbye already
         self.session.ping(self._pulse.ping(trio.current_time()))
         self._writer.wake()
 
@@ -301,72 +345,3 @@ class Link:
                 self._pulse.ponged(token, trio.current_time())
             case events.Closed(code, reason):
                 self._lose(error_of(code, f"{self.name} closed the link: {reason or code.name.lower()}."))
-
-
-async def establish(
-    transport: Transport, config: SessionConfig, judge: Judge, *, path_links: int = 1
-) -> Link:
-    """Shake hands over a fresh transport, within HANDSHAKE_S, and let `judge` answer the introduction.
-
-    `judge` returns True to admit the other end, False if one of the two has no certificate yet and may only
-    join, or raises a MeshError to turn it away, which is raised here too. Otherwise raises Unreachable, or
-    the error that the other end turned us away with. The transport is closed unless a Link comes back.
-    """
-    session = Session(config)
-    try:
-        with trio.fail_after(limits.HANDSHAKE_S):
-            await _shake_hands(transport, session, judge)
-    except trio.TooSlowError:
-        await _close(transport)
-        raise Unreachable(
-            f"{transport.remote} did not finish the handshake within {limits.HANDSHAKE_S:g} s."
-        ) from None
-    except BaseException:
-        await _close(transport)
-        raise
-    if isinstance(transport, Guarded):
-        transport.introduced()
-    return Link(transport, session, path_links)
-
-
-async def _close(transport: Transport) -> None:
-    with trio.CancelScope(shield=True):
-        await transport.aclose()
-
-
-async def _shake_hands(transport: Transport, session: Session, judge: Judge) -> None:
-    """Exchange handshake messages until both ends have admitted each other."""
-    session.start()
-    await _send(transport, session)
-    while not session.confirmed and (session.initiator or session.state is SessionState.HANDSHAKE):
-        try:
-            found = session.receive_data(await transport.receive())
-        except RemoteWireError as error:
-            await _send(transport, session)
-            raise error_of(error.code, f"The handshake with {transport.remote} failed: {error}.") from error
-        for event in found:
-            await _answer(transport, session, judge, event)
-        await _send(transport, session)
-
-
-async def _answer(transport: Transport, session: Session, judge: Judge, event: events.Event) -> None:
-    if isinstance(event, events.Closed):
-        reason = event.reason or event.code.name.lower()
-        raise error_of(event.code, f"{transport.remote} turned us away: {reason}")
-    if not isinstance(event, events.Introduced):
-        return
-    try:
-        welcome = judge(event)
-    except MeshError as error:
-        session.refuse(code_of(error), error.message)
-        await _send(transport, session)
-        raise
-    if welcome:
-        session.admit()
-    else:
-        session.admit_joining()
-
-
-async def _send(transport: Transport, session: Session) -> None:
-    for message in session.data_to_send():
-        await transport.send(message)

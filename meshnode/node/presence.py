@@ -26,6 +26,7 @@ from meshnode.net.link import Link, Stream
 from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
 from meshnode.node.publisher import Publisher
+from meshnode.node.visit import Entry
 from meshnode.seams import Seams
 from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
 from meshnode.serve.local import Bench
@@ -64,8 +65,11 @@ class World:
 class Presence:
     """This node on one mesh."""
 
-    def __init__(self, world: World, mesh: Mesh, listen: str, incarnation: int) -> None:
+    def __init__(
+        self, world: World, mesh: Mesh, listen: str, incarnation: int, entry: Entry | None = None
+    ) -> None:
         self.mesh = mesh
+        self._entry = entry
         self._world = world
         self._listen = listen
         self.bound = listen
@@ -303,6 +307,8 @@ class Presence:
     async def _look_for_peers(self) -> None:
         """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move."""
         wished: dict[NodeId, tuple[str, ...]] = {}
+        if self._entry is not None:
+            self.switch.want(self._entry.addresses[:1], first=self._entry.link)
         for address in self._world.config.bootstrap:
             self.switch.want((address,))
         for _, address in await self._world.store.addresses():
