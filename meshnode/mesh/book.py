@@ -10,11 +10,10 @@ against its owner's other records by seq alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, covers, page, within
+from meshnode.mesh.merged import Merged, Refusal, Refused
 from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s
 from meshwire import records, signing
 from meshwire.errors import RemoteWireError
@@ -22,47 +21,13 @@ from meshwire.ids import NodeId, to_text
 from meshwire.limits import CLOCK_TOLERANCE_S, RECORDS_PER_PEER, RECORDS_TOTAL
 from meshwire.records import Record, RecordType
 
+__all__ = ["Merged", "RecordBook", "Refusal", "Refused"]
+
 DELTA_BUDGET_BYTES = 12 * 1024  # with a full digest it stays within one control frame
 CERTIFICATES_TOTAL = RECORDS_TOTAL
 OWNERS_MAX = 2 * RECORDS_TOTAL
+NOTHING: Mapping[bytes, int] = {}
 MEMORY_S = 30 * 60.0  # longer than any passing record can still be believed from a third hand
-
-
-class Refused(StrEnum):
-    """Why a record was not taken. Only the first and the equivocation speak against anybody."""
-
-    MALFORMED = "malformed"
-    EQUIVOCATION = "equivocation"  # two bodies under one seq: the owner is lying to somebody
-    STRANGER = "stranger"
-    STALE = "stale"
-    LEFT = "left"
-    SKEWED = "skewed"
-    TOO_MANY = "too-many"
-    FULL = "full"
-    OWN = "own"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A record that was not taken; `record` is None if it could not even be read."""
-
-    reason: Refused
-    record: Record | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """What a batch brought: `accepted` in the order in which they took effect.
-
-    `believed` are all whose signers count, those that were held already or are outdated too.
-    """
-
-    accepted: tuple[Record, ...] = ()
-    refused: tuple[Refusal, ...] = ()
-    believed: tuple[Record, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.accepted)
 
 
 class RecordBook:
@@ -95,6 +60,7 @@ class RecordBook:
         self._own_seen = 0
         self._outrun_at = 0
         self._recalled = 0
+        self._news: dict[NodeId, int] = {}
         self.recalling = True
 
     # --- Own records ---
@@ -125,6 +91,7 @@ class RecordBook:
         self.raise_floor(record.seq)
         shelf = self._shelf(self.own)
         if record.seq > shelf.floor(record):
+            self._note_news(shelf, record, shelf.version)
             self._place(shelf, record, now + life_s(record))
             shelf.version = max(shelf.version, record.seq)
 
@@ -165,12 +132,14 @@ class RecordBook:
         wall_ms: int,
         sender: NodeId | None = None,
         in_order: bool = True,
+        follows: Mapping[bytes, int] = NOTHING,
     ) -> Merged:
         """Take in a batch of raw records.
 
         `now` is monotonic seconds, `wall_ms` unix milliseconds; `sender` is the node at the other end of the
         link: its own records need not agree with our clock. `in_order` is for gossip's deltas only: records
-        that came another way do not move the version, or what lies between would never be asked for.
+        that came another way do not move the version, or what lies between would never be asked for. Nor do
+        those of an owner, by the prefix of its id, that follow a version which has not come here.
         """
         batch, refused = self._read(raws)
         accepted: list[Record] = []
@@ -178,20 +147,36 @@ class RecordBook:
         for record in batch:
             owner = record.owner
             reason = self._fault(record, owner, wall_ms, owner == sender)
+            after = follows.get(owner[:PREFIX_BYTES], 0)
+            connected = in_order and self.version(owner) >= after
             if reason is None:
+                if in_order:
+                    self._note_news(self._shelf(owner), record, max(after, self.version(owner)))
                 expires = now + life_s(record, None if owner == sender else wall_ms)
                 self._place(self._shelf(owner), record, expires)
                 accepted.append(record)
             elif reason is not Refused.STALE or record.raw not in self._by_raw:
                 refused.append(Refusal(reason, record))
-            if in_order and owner == self.own:
+            if connected and owner == self.own:
                 self._recalled = max(self._recalled, record.seq)
             if reason in _SETTLED:
                 believed.append(record)
-                if in_order and owner in self._shelves:
+                if connected and owner in self._shelves:
                     shelf = self._shelves[owner]
                     shelf.version = max(shelf.version, record.seq)
         return Merged(tuple(accepted), tuple(refused), tuple(believed))
+
+    def take_news(self) -> dict[NodeId, int]:
+        """The owners of whom this book took something of a new kind or name, or an end, since the last call.
+
+        With each goes the version that the news follow.
+        """
+        news, self._news = self._news, {}
+        return news
+
+    def _note_news(self, shelf: Shelf, record: Record, follows: int) -> None:
+        if record.type not in PASSING or (record.type, record.name) not in shelf.slots:
+            self._news.setdefault(shelf.owner, follows)
 
     def expire(self, now: float) -> list[Record]:
         """Drop and return the records whose time is over, and forget owners long gone."""
@@ -288,6 +273,11 @@ class RecordBook:
             for held in self._by_raw.values()
             if kind is None or held.record.type is kind
         ]
+
+    def above(self, owner: NodeId, version: int, now: float) -> list[Record]:
+        """The records of an owner to hand on to somebody who has this version, in the order of their seqs."""
+        shelf = self._shelves.get(owner)
+        return shelf.above(version, now) if shelf is not None else []
 
     def certificates_of(self, subject: NodeId) -> list[Record]:
         """The certificate records about a node, whoever signed them."""

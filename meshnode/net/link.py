@@ -39,7 +39,7 @@ class Link:
     """One link, once both ends have admitted each other. It lives while `run` runs.
 
     `node` and `key` name the other end, `path_links` is how many links the way there has, `error` is why the
-    link was lost; `name` is for people. `on_open` is called when a joining link's certificate has been sent.
+    link was lost; `name` is for people. A `newcomer` became a member over this link: `on_open` is called then.
     """
 
     def __init__(self, transport: Transport, session: Session, path_links: int = 1) -> None:
@@ -59,6 +59,7 @@ class Link:
         self._pulse = Pulse(trio.current_time())
         self._scope = trio.CancelScope()
         self._early: list[events.Event] = []
+        self.newcomer = False
         self.on_open: Callable[[], None] = lambda: None
 
     @property
@@ -179,6 +180,7 @@ class Link:
         was_joining = self.joining
         self.session.reply(number, message)
         if was_joining and not self.joining:
+            self.newcomer = True
             self.on_open()
 
     async def notify(self, message: Message) -> None:

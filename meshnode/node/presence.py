@@ -199,7 +199,7 @@ class Presence:
 
     def _on_up(self, link: Link) -> None:
         self._learn(link.chain)
-        self.gossip.opened(link)
+        self.gossip.opened(link, newcomer=link.newcomer)
         self.dht.opened(link.node)
         self._tell()
         self.publisher.nudge()
