@@ -9,12 +9,15 @@ A record is verified before anything is read of it, counts only if its signer is
 against its owner's other records by seq alone.
 """
 
+import math
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, covers, page, within
-from meshnode.mesh.merged import Merged, Refusal, Refused
-from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s
+from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, around, beginning_with, covered, within
+from meshnode.mesh.merged import SETTLED, Merged, Refusal, Refused
+from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s, plausible
 from meshwire import records, signing
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, to_text
@@ -27,6 +30,7 @@ DELTA_BUDGET_BYTES = 12 * 1024  # with a full digest it stays within one control
 CERTIFICATES_TOTAL = RECORDS_TOTAL
 OWNERS_MAX = 2 * RECORDS_TOTAL
 NOTHING: Mapping[bytes, int] = {}
+LOOK_EVERY_S = 30.0  # at the latest, for what is to be forgotten
 MEMORY_S = 30 * 60.0  # longer than any passing record can still be believed from a third hand
 
 
@@ -54,6 +58,8 @@ class RecordBook:
         self._is_issuer = is_issuer
         self._verify = verify
         self._shelves: dict[NodeId, Shelf] = {}
+        self._ids: list[NodeId] = []  # of the shelves, sorted: a digest is a stretch of these
+        self._first_end = math.inf  # no record ends before, and no owner is forgotten
         self._by_raw: dict[bytes, Held] = {}
         self._certificates: dict[str, dict[NodeId, Record]] = {}
         self._certifying = 0
@@ -62,6 +68,7 @@ class RecordBook:
         self._recalled = 0
         self._news: dict[NodeId, int] = {}
         self.recalling = True
+        self._shelf(own)
 
     # --- Own records ---
 
@@ -159,7 +166,7 @@ class RecordBook:
                 refused.append(Refusal(reason, record))
             if connected and owner == self.own:
                 self._recalled = max(self._recalled, record.seq)
-            if reason in _SETTLED:
+            if reason in SETTLED:
                 believed.append(record)
                 if connected and owner in self._shelves:
                     shelf = self._shelves[owner]
@@ -180,6 +187,8 @@ class RecordBook:
 
     def expire(self, now: float) -> list[Record]:
         """Drop and return the records whose time is over, and forget owners long gone."""
+        if now < self._first_end:
+            return []
         over = [held for held in self._by_raw.values() if held.expires_at <= now]
         for held in over:
             shelf = self._shelves[held.owner]
@@ -187,8 +196,11 @@ class RecordBook:
             shelf.remember(held.record)
             shelf.empty_since = now
         for owner, shelf in list(self._shelves.items()):
-            if not shelf.slots and (now - shelf.empty_since > MEMORY_S or len(self._shelves) > OWNERS_MAX):
-                del self._shelves[owner]
+            forgotten = now - shelf.empty_since > MEMORY_S or len(self._shelves) > OWNERS_MAX
+            if not shelf.slots and forgotten and owner != self.own:
+                self._forget(owner)
+        self._first_end = min((held.expires_at for held in self._by_raw.values()), default=math.inf)
+        self._first_end = min(self._first_end, now + LOOK_EVERY_S)
         return [held.record for held in over]
 
     def drop(self, owner: NodeId) -> None:
@@ -197,7 +209,7 @@ class RecordBook:
         if shelf is not None:
             for held in list(shelf.slots.values()):
                 self._remove(shelf, held)
-            del self._shelves[owner]
+            self._forget(owner)
 
     # --- Reconciliation ---
 
@@ -212,13 +224,18 @@ class RecordBook:
         Fewer than `DIGEST_PAGE` entries mean that these are all; a full page covers only the owners from its
         first entry to its last.
         """
-        return page(self._versions(), start, limit)
+        said = ((owner, self._said(self._shelves[owner])) for owner in around(self._ids, start))
+        return list(
+            islice(((owner[:PREFIX_BYTES], version) for owner, version in said if version is not None), limit)
+        )
 
     def differences(self, digest: Sequence[Version]) -> list[Version]:
         """This book's versions of the owners that a digest names, where they differ; 0 for unknown ones."""
-        known = {owner[:PREFIX_BYTES]: version for owner, version in self._versions().items()}
+        ours = [(prefix, self._known(prefix)) for prefix, _ in digest]
         differing = [
-            (prefix, known.get(prefix, 0)) for prefix, theirs in digest if known.get(prefix, 0) != theirs
+            (prefix, known)
+            for (prefix, known), (_, theirs) in zip(ours, digest, strict=True)
+            if known != theirs
         ]
         return differing[:DIGEST_PAGE]
 
@@ -236,12 +253,12 @@ class RecordBook:
         come first, since others' records count only through those; then the most outdated.
         """
         versions = dict(digest)
+        named = (owner for prefix in versions for owner in beginning_with(self._ids, prefix))
         lacking = []
-        for owner, shelf in self._shelves.items():
-            prefix = owner[:PREFIX_BYTES]
+        for owner in named if named_only else covered(self._ids, digest):
+            shelf, prefix = self._shelves[owner], owner[:PREFIX_BYTES]
             theirs = versions.get(prefix, 0)
-            wanted = prefix in versions if named_only else covers(digest, prefix)
-            if wanted and shelf.version > theirs:
+            if shelf.version > theirs:
                 fresh = shelf.above(theirs, now)
                 certifies = any(record.type in CERTIFYING for record in fresh)
                 lacking.append((not certifies, theirs - shelf.version, prefix, fresh))
@@ -288,14 +305,16 @@ class RecordBook:
 
     # --- Inside ---
 
-    def _versions(self) -> dict[bytes, int]:
-        """What a digest says. Its own entry, while recalling, is what came back to this node."""
-        versions: dict[bytes, int] = {
-            owner: shelf.version for owner, shelf in self._shelves.items() if shelf.version
-        }
-        if self.recalling:
-            versions[self.own] = self._recalled
-        return versions
+    def _said(self, shelf: Shelf) -> int | None:
+        """What a digest says of an owner, if anything; of this node, while recalling, what came back to it."""
+        if self.recalling and shelf.owner == self.own:
+            return self._recalled
+        return shelf.version or None
+
+    def _known(self, prefix: bytes) -> int:
+        """The version that a digest would name, 0 for none."""
+        said = (self._said(self._shelves[owner]) for owner in beginning_with(self._ids, prefix))
+        return next((version for version in said if version is not None), 0)
 
     def _read(self, raws: Iterable[bytes]) -> tuple[list[Record], list[Refusal]]:
         """The batch, certificates first and then by seq; what is held already is not verified again."""
@@ -326,7 +345,7 @@ class RecordBook:
                 return Refused.STALE
             if record.type in PASSING and record.seq <= shelf.left_at:
                 return Refused.LEFT
-        if not from_owner and not _plausible(record, wall_ms):
+        if not from_owner and not plausible(record, wall_ms):
             return Refused.SKEWED
         return self._no_room(record, shelf)
 
@@ -345,7 +364,15 @@ class RecordBook:
             self._own_seen = self._outrun_at = seq
 
     def _shelf(self, owner: NodeId) -> Shelf:
-        return self._shelves.setdefault(owner, Shelf(owner))
+        if owner not in self._shelves:
+            self._shelves[owner] = Shelf(owner)
+            insort(self._ids, owner)
+            self._first_end = -math.inf  # it may stay empty, or be one too many
+        return self._shelves[owner]
+
+    def _forget(self, owner: NodeId) -> None:
+        del self._shelves[owner]
+        del self._ids[bisect_left(self._ids, owner)]
 
     def _place(self, shelf: Shelf, record: Record, expires_at: float) -> None:
         replaced = shelf.slots.get((record.type, record.name))
@@ -356,6 +383,7 @@ class RecordBook:
                 self._remove(shelf, held)
         held = Held(shelf.owner, record, expires_at)
         shelf.put(held)
+        self._first_end = min(self._first_end, expires_at)
         self._by_raw[record.raw] = held
         if record.type in CERTIFYING:
             self._certifying += 1
@@ -374,14 +402,3 @@ class RecordBook:
             if not about:
                 del self._certificates[held.record.name]
         self.revision += 1
-
-
-_SETTLED = frozenset({None, Refused.STALE, Refused.LEFT, Refused.TOO_MANY, Refused.FULL})
-"""Outcomes after which there is no use in being sent the record again."""
-
-
-def _plausible(record: Record, wall_ms: int) -> bool:
-    """Whether a record from a third hand can still be true, given clocks within the tolerance."""
-    tolerance_ms = CLOCK_TOLERANCE_S * 1000
-    age_ms = wall_ms - record.issued_ms
-    return -tolerance_ms <= age_ms <= life_s(record) * 1000 + tolerance_ms

@@ -20,6 +20,10 @@ class Refused(StrEnum):
     OWN = "own"
 
 
+SETTLED = frozenset({None, Refused.STALE, Refused.LEFT, Refused.TOO_MANY, Refused.FULL})
+"""Outcomes after which there is no use in being sent the record again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A record that was not taken; `record` is None if it could not even be read."""
