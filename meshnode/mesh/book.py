@@ -199,8 +199,7 @@ class RecordBook:
             forgotten = now - shelf.empty_since > MEMORY_S or len(self._shelves) > OWNERS_MAX
             if not shelf.slots and forgotten and owner != self.own:
                 self._forget(owner)
-        self._first_end = min((held.expires_at for held in self._by_raw.values()), default=math.inf)
-        self._first_end = min(self._first_end, now + LOOK_EVERY_S)
+        self._first_end = min([now + LOOK_EVERY_S, *(held.expires_at for held in self._by_raw.values())])
         return [held.record for held in over]
 
     def drop(self, owner: NodeId) -> None:
@@ -215,8 +214,7 @@ class RecordBook:
 
     def version(self, owner: NodeId) -> int:
         """The seq up to which all of an owner's records have come here; 0 for none."""
-        shelf = self._shelves.get(owner)
-        return shelf.version if shelf is not None else 0
+        return self._shelves[owner].version if owner in self._shelves else 0
 
     def digest(self, start: bytes = b"", limit: int = DIGEST_PAGE) -> list[Version]:
         """The versions of up to `limit` owners, in the order of their ids from `start` on, round the ring.
@@ -293,8 +291,7 @@ class RecordBook:
 
     def above(self, owner: NodeId, version: int, now: float) -> list[Record]:
         """The records of an owner to hand on to somebody who has this version, in the order of their seqs."""
-        shelf = self._shelves.get(owner)
-        return shelf.above(version, now) if shelf is not None else []
+        return self._shelves[owner].above(version, now) if owner in self._shelves else []
 
     def certificates_of(self, subject: NodeId) -> list[Record]:
         """The certificate records about a node, whoever signed them."""
@@ -313,8 +310,8 @@ class RecordBook:
 
     def _known(self, prefix: bytes) -> int:
         """The version that a digest would name, 0 for none."""
-        said = (self._said(self._shelves[owner]) for owner in beginning_with(self._ids, prefix))
-        return next((version for version in said if version is not None), 0)
+        owners = beginning_with(self._ids, prefix)
+        return max((self._said(self._shelves[owner]) or 0 for owner in owners), default=0)
 
     def _read(self, raws: Iterable[bytes]) -> tuple[list[Record], list[Refusal]]:
         """The batch, certificates first and then by seq; what is held already is not verified again."""

@@ -22,7 +22,6 @@ SETTLE_S = 30.0
 TALK_S = 20.0
 LOOKUPS = 100
 LOOK_EVERY_S = 0.25
-FAMILY = "scripted"
 
 
 @dataclass
@@ -115,12 +114,14 @@ async def until_all_known(nodes: Sequence[Node], since: float) -> float:
 
 async def look_up(nodes: Sequence[Node], measured: Measured) -> None:
     """Look for providers from many nodes, one after the other: what the DHT itself says, not the book."""
+    assert nodes[0].presence is not None
+    family = next(iter(nodes[0].presence.publisher.current_cards().values())).family
     offering = {node.identity.node for node in nodes[::OFFERING]}
     asking = [node for number, node in enumerate(nodes) if number % OFFERING]
     for node in asking[:: max(1, len(asking) // LOOKUPS)][:LOOKUPS]:
         assert node.presence is not None
         dht = node.presence.dht
-        key = keyspace.capability_key(node.presence.mesh.id, FAMILY, None)
+        key = keyspace.capability_key(node.presence.mesh.id, family, None)
         result = await dht.lookup(key, providers=True)
         measured.looked_up += 1
         measured.found += bool({owner for owner, _ in result.providers} & offering)
