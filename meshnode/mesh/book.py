@@ -278,8 +278,7 @@ class RecordBook:
 
     def of(self, owner: NodeId) -> list[Record]:
         """All records that a node has signed."""
-        shelf = self._shelves.get(owner)
-        return [held.record for held in shelf.slots.values()] if shelf is not None else []
+        return [held.record for held in self._shelves[owner].slots.values()] if owner in self._shelves else []
 
     def all(self, kind: RecordType | None = None) -> list[tuple[NodeId, Record]]:
         """Every record, or every one of a type, with its owner."""
@@ -364,7 +363,7 @@ class RecordBook:
         if owner not in self._shelves:
             self._shelves[owner] = Shelf(owner)
             insort(self._ids, owner)
-            self._first_end = -math.inf  # it may stay empty, or be one too many
+            self._first_end = -math.inf
         return self._shelves[owner]
 
     def _forget(self, owner: NodeId) -> None:
