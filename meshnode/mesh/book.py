@@ -9,60 +9,29 @@ A record is verified before anything is read of it, counts only if its signer is
 against its owner's other records by seq alone.
 """
 
+import math
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from itertools import islice
 from typing import Any
 
-from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, covers, page, within
-from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s
+from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, around, beginning_with, covered, within
+from meshnode.mesh.merged import SETTLED, Merged, Refusal, Refused
+from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s, plausible
 from meshwire import records, signing
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import CLOCK_TOLERANCE_S, RECORDS_PER_PEER, RECORDS_TOTAL
 from meshwire.records import Record, RecordType
 
+__all__ = ["Merged", "RecordBook", "Refusal", "Refused"]
+
 DELTA_BUDGET_BYTES = 12 * 1024  # with a full digest it stays within one control frame
 CERTIFICATES_TOTAL = RECORDS_TOTAL
 OWNERS_MAX = 2 * RECORDS_TOTAL
+NOTHING: Mapping[bytes, int] = {}
+LOOK_EVERY_S = 30.0  # at the latest, for what is to be forgotten
 MEMORY_S = 30 * 60.0  # longer than any passing record can still be believed from a third hand
-
-
-class Refused(StrEnum):
-    """Why a record was not taken. Only the first and the equivocation speak against anybody."""
-
-    MALFORMED = "malformed"
-    EQUIVOCATION = "equivocation"  # two bodies under one seq: the owner is lying to somebody
-    STRANGER = "stranger"
-    STALE = "stale"
-    LEFT = "left"
-    SKEWED = "skewed"
-    TOO_MANY = "too-many"
-    FULL = "full"
-    OWN = "own"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A record that was not taken; `record` is None if it could not even be read."""
-
-    reason: Refused
-    record: Record | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """What a batch brought: `accepted` in the order in which they took effect.
-
-    `believed` are all whose signers count, those that were held already or are outdated too.
-    """
-
-    accepted: tuple[Record, ...] = ()
-    refused: tuple[Refusal, ...] = ()
-    believed: tuple[Record, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.accepted)
 
 
 class RecordBook:
@@ -89,13 +58,17 @@ class RecordBook:
         self._is_issuer = is_issuer
         self._verify = verify
         self._shelves: dict[NodeId, Shelf] = {}
+        self._ids: list[NodeId] = []  # of the shelves, sorted: a digest is a stretch of these
+        self._first_end = math.inf  # no record ends before, and no owner is forgotten
         self._by_raw: dict[bytes, Held] = {}
         self._certificates: dict[str, dict[NodeId, Record]] = {}
         self._certifying = 0
         self._own_seen = 0
         self._outrun_at = 0
         self._recalled = 0
+        self._news: dict[NodeId, int] = {}
         self.recalling = True
+        self._shelf(own)
 
     # --- Own records ---
 
@@ -125,6 +98,7 @@ class RecordBook:
         self.raise_floor(record.seq)
         shelf = self._shelf(self.own)
         if record.seq > shelf.floor(record):
+            self._note_news(shelf, record, shelf.version)
             self._place(shelf, record, now + life_s(record))
             shelf.version = max(shelf.version, record.seq)
 
@@ -165,12 +139,14 @@ class RecordBook:
         wall_ms: int,
         sender: NodeId | None = None,
         in_order: bool = True,
+        follows: Mapping[bytes, int] = NOTHING,
     ) -> Merged:
         """Take in a batch of raw records.
 
         `now` is monotonic seconds, `wall_ms` unix milliseconds; `sender` is the node at the other end of the
         link: its own records need not agree with our clock. `in_order` is for gossip's deltas only: records
-        that came another way do not move the version, or what lies between would never be asked for.
+        that came another way do not move the version, or what lies between would never be asked for. Nor do
+        those of an owner, by the prefix of its id, that follow a version which has not come here.
         """
         batch, refused = self._read(raws)
         accepted: list[Record] = []
@@ -178,23 +154,41 @@ class RecordBook:
         for record in batch:
             owner = record.owner
             reason = self._fault(record, owner, wall_ms, owner == sender)
+            after = follows.get(owner[:PREFIX_BYTES], 0)
+            connected = in_order and self.version(owner) >= after
             if reason is None:
+                if in_order:
+                    self._note_news(self._shelf(owner), record, max(after, self.version(owner)))
                 expires = now + life_s(record, None if owner == sender else wall_ms)
                 self._place(self._shelf(owner), record, expires)
                 accepted.append(record)
             elif reason is not Refused.STALE or record.raw not in self._by_raw:
                 refused.append(Refusal(reason, record))
-            if in_order and owner == self.own:
+            if connected and owner == self.own:
                 self._recalled = max(self._recalled, record.seq)
-            if reason in _SETTLED:
+            if reason in SETTLED:
                 believed.append(record)
-                if in_order and owner in self._shelves:
+                if connected and owner in self._shelves:
                     shelf = self._shelves[owner]
                     shelf.version = max(shelf.version, record.seq)
         return Merged(tuple(accepted), tuple(refused), tuple(believed))
 
+    def take_news(self) -> dict[NodeId, int]:
+        """The owners of whom this book took something of a new kind or name, or an end, since the last call.
+
+        With each goes the version that the news follow.
+        """
+        news, self._news = self._news, {}
+        return news
+
+    def _note_news(self, shelf: Shelf, record: Record, follows: int) -> None:
+        if record.type not in PASSING or (record.type, record.name) not in shelf.slots:
+            self._news.setdefault(shelf.owner, follows)
+
     def expire(self, now: float) -> list[Record]:
         """Drop and return the records whose time is over, and forget owners long gone."""
+        if now < self._first_end:
+            return []
         over = [held for held in self._by_raw.values() if held.expires_at <= now]
         for held in over:
             shelf = self._shelves[held.owner]
@@ -202,8 +196,10 @@ class RecordBook:
             shelf.remember(held.record)
             shelf.empty_since = now
         for owner, shelf in list(self._shelves.items()):
-            if not shelf.slots and (now - shelf.empty_since > MEMORY_S or len(self._shelves) > OWNERS_MAX):
-                del self._shelves[owner]
+            forgotten = now - shelf.empty_since > MEMORY_S or len(self._shelves) > OWNERS_MAX
+            if not shelf.slots and forgotten and owner != self.own:
+                self._forget(owner)
+        self._first_end = min([now + LOOK_EVERY_S, *(held.expires_at for held in self._by_raw.values())])
         return [held.record for held in over]
 
     def drop(self, owner: NodeId) -> None:
@@ -212,14 +208,13 @@ class RecordBook:
         if shelf is not None:
             for held in list(shelf.slots.values()):
                 self._remove(shelf, held)
-            del self._shelves[owner]
+            self._forget(owner)
 
     # --- Reconciliation ---
 
     def version(self, owner: NodeId) -> int:
         """The seq up to which all of an owner's records have come here; 0 for none."""
-        shelf = self._shelves.get(owner)
-        return shelf.version if shelf is not None else 0
+        return self._shelves[owner].version if owner in self._shelves else 0
 
     def digest(self, start: bytes = b"", limit: int = DIGEST_PAGE) -> list[Version]:
         """The versions of up to `limit` owners, in the order of their ids from `start` on, round the ring.
@@ -227,13 +222,18 @@ class RecordBook:
         Fewer than `DIGEST_PAGE` entries mean that these are all; a full page covers only the owners from its
         first entry to its last.
         """
-        return page(self._versions(), start, limit)
+        said = ((owner, self._said(self._shelves[owner])) for owner in around(self._ids, start))
+        return list(
+            islice(((owner[:PREFIX_BYTES], version) for owner, version in said if version is not None), limit)
+        )
 
     def differences(self, digest: Sequence[Version]) -> list[Version]:
         """This book's versions of the owners that a digest names, where they differ; 0 for unknown ones."""
-        known = {owner[:PREFIX_BYTES]: version for owner, version in self._versions().items()}
+        ours = [(prefix, self._known(prefix)) for prefix, _ in digest]
         differing = [
-            (prefix, known.get(prefix, 0)) for prefix, theirs in digest if known.get(prefix, 0) != theirs
+            (prefix, known)
+            for (prefix, known), (_, theirs) in zip(ours, digest, strict=True)
+            if known != theirs
         ]
         return differing[:DIGEST_PAGE]
 
@@ -251,12 +251,12 @@ class RecordBook:
         come first, since others' records count only through those; then the most outdated.
         """
         versions = dict(digest)
+        named = (owner for prefix in versions for owner in beginning_with(self._ids, prefix))
         lacking = []
-        for owner, shelf in self._shelves.items():
-            prefix = owner[:PREFIX_BYTES]
+        for owner in named if named_only else covered(self._ids, digest):
+            shelf, prefix = self._shelves[owner], owner[:PREFIX_BYTES]
             theirs = versions.get(prefix, 0)
-            wanted = prefix in versions if named_only else covers(digest, prefix)
-            if wanted and shelf.version > theirs:
+            if shelf.version > theirs:
                 fresh = shelf.above(theirs, now)
                 certifies = any(record.type in CERTIFYING for record in fresh)
                 lacking.append((not certifies, theirs - shelf.version, prefix, fresh))
@@ -278,8 +278,7 @@ class RecordBook:
 
     def of(self, owner: NodeId) -> list[Record]:
         """All records that a node has signed."""
-        shelf = self._shelves.get(owner)
-        return [held.record for held in shelf.slots.values()] if shelf is not None else []
+        return [held.record for held in self._shelves[owner].slots.values()] if owner in self._shelves else []
 
     def all(self, kind: RecordType | None = None) -> list[tuple[NodeId, Record]]:
         """Every record, or every one of a type, with its owner."""
@@ -288,6 +287,10 @@ class RecordBook:
             for held in self._by_raw.values()
             if kind is None or held.record.type is kind
         ]
+
+    def above(self, owner: NodeId, version: int, now: float) -> list[Record]:
+        """The records of an owner to hand on to somebody who has this version, in the order of their seqs."""
+        return self._shelves[owner].above(version, now) if owner in self._shelves else []
 
     def certificates_of(self, subject: NodeId) -> list[Record]:
         """The certificate records about a node, whoever signed them."""
@@ -298,14 +301,16 @@ class RecordBook:
 
     # --- Inside ---
 
-    def _versions(self) -> dict[bytes, int]:
-        """What a digest says. Its own entry, while recalling, is what came back to this node."""
-        versions: dict[bytes, int] = {
-            owner: shelf.version for owner, shelf in self._shelves.items() if shelf.version
-        }
-        if self.recalling:
-            versions[self.own] = self._recalled
-        return versions
+    def _said(self, shelf: Shelf) -> int | None:
+        """What a digest says of an owner, if anything; of this node, while recalling, what came back to it."""
+        if self.recalling and shelf.owner == self.own:
+            return self._recalled
+        return shelf.version or None
+
+    def _known(self, prefix: bytes) -> int:
+        """The version that a digest would name, 0 for none."""
+        owners = beginning_with(self._ids, prefix)
+        return max((self._said(self._shelves[owner]) or 0 for owner in owners), default=0)
 
     def _read(self, raws: Iterable[bytes]) -> tuple[list[Record], list[Refusal]]:
         """The batch, certificates first and then by seq; what is held already is not verified again."""
@@ -336,7 +341,7 @@ class RecordBook:
                 return Refused.STALE
             if record.type in PASSING and record.seq <= shelf.left_at:
                 return Refused.LEFT
-        if not from_owner and not _plausible(record, wall_ms):
+        if not from_owner and not plausible(record, wall_ms):
             return Refused.SKEWED
         return self._no_room(record, shelf)
 
@@ -355,7 +360,15 @@ class RecordBook:
             self._own_seen = self._outrun_at = seq
 
     def _shelf(self, owner: NodeId) -> Shelf:
-        return self._shelves.setdefault(owner, Shelf(owner))
+        if owner not in self._shelves:
+            self._shelves[owner] = Shelf(owner)
+            insort(self._ids, owner)
+            self._first_end = -math.inf
+        return self._shelves[owner]
+
+    def _forget(self, owner: NodeId) -> None:
+        del self._shelves[owner]
+        del self._ids[bisect_left(self._ids, owner)]
 
     def _place(self, shelf: Shelf, record: Record, expires_at: float) -> None:
         replaced = shelf.slots.get((record.type, record.name))
@@ -366,6 +379,7 @@ class RecordBook:
                 self._remove(shelf, held)
         held = Held(shelf.owner, record, expires_at)
         shelf.put(held)
+        self._first_end = min(self._first_end, expires_at)
         self._by_raw[record.raw] = held
         if record.type in CERTIFYING:
             self._certifying += 1
@@ -384,14 +398,3 @@ class RecordBook:
             if not about:
                 del self._certificates[held.record.name]
         self.revision += 1
-
-
-_SETTLED = frozenset({None, Refused.STALE, Refused.LEFT, Refused.TOO_MANY, Refused.FULL})
-"""Outcomes after which there is no use in being sent the record again."""
-
-
-def _plausible(record: Record, wall_ms: int) -> bool:
-    """Whether a record from a third hand can still be true, given clocks within the tolerance."""
-    tolerance_ms = CLOCK_TOLERANCE_S * 1000
-    age_ms = wall_ms - record.issued_ms
-    return -tolerance_ms <= age_ms <= life_s(record) * 1000 + tolerance_ms

@@ -1,6 +1,10 @@
 """Digests: how two books say what they have, page by page. Plain lists of versions; no records, no clocks."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, takewhile
+
+from meshwire.ids import NodeId
 
 PREFIX_BYTES = 8
 DIGEST_PAGE = 100
@@ -9,25 +13,30 @@ Version = tuple[bytes, int]
 """An owner, by the first bytes of its id, and the seq up to which all of its records are held."""
 
 
-def page(versions: Mapping[bytes, int], start: bytes, limit: int) -> list[Version]:
-    """Up to `limit` entries in the order of the ids, from `start` on, round the ring."""
-    known = sorted((owner[:PREFIX_BYTES], version) for owner, version in versions.items())
-    from_start = [entry for entry in known if entry[0] >= start]
-    before = [entry for entry in known if entry[0] < start]
-    return (from_start + before)[:limit]
+def around(ids: Sequence[NodeId], start: bytes) -> Iterator[NodeId]:
+    """Sorted ids from `start` on, round the ring."""
+    first = bisect_left(ids, start)
+    yield from islice(ids, first, None)
+    yield from islice(ids, first)
 
 
-def covers(digest: Sequence[Version], prefix: bytes) -> bool:
-    """Whether a digest that does not name an owner says thereby that it has nothing of it.
+def beginning_with(ids: Sequence[NodeId], prefix: bytes) -> Iterator[NodeId]:
+    """Those of the sorted ids that begin with a prefix; more than one if somebody took pains."""
+    return takewhile(lambda one: one.startswith(prefix), islice(ids, bisect_left(ids, prefix), None))
+
+
+def covered(ids: Sequence[NodeId], digest: Sequence[Version]) -> Iterator[NodeId]:
+    """Those of the sorted ids of which a digest that does not name them says thereby that it has nothing.
 
     A page that is not full is all there is; a full one speaks for the ids from its first entry to its last.
     """
     if len(digest) < DIGEST_PAGE:
-        return True
+        return iter(ids)
     first, last = digest[0][0], digest[-1][0]
+    begin, end = bisect_left(ids, first), bisect_right(ids, last, key=lambda one: one[:PREFIX_BYTES])
     if first <= last:
-        return first <= prefix <= last
-    return prefix >= first or prefix <= last
+        return islice(ids, begin, end)
+    return chain(islice(ids, begin, None), islice(ids, end))
 
 
 def within(budget_bytes: int, raws: Iterable[bytes]) -> Iterator[bytes]:

@@ -42,7 +42,8 @@ Graph = dict[NodeId, dict[NodeId, float]]
 def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId] = ()) -> Graph:
     """Every edge that counts, both ways, in milliseconds; own links outweigh whatever is claimed of them.
 
-    `doubted` are the far ends of own links that have fallen silent or were lost lately: what leads through them costs more.
+    `doubted` are the far ends of own links that have fallen silent or were lost lately: a way through them costs
+    more.
     """
     edges: Graph = {own: {}}
     for node, claim in claims.items():

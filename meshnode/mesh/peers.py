@@ -112,6 +112,14 @@ class Peers:
             if node != self._book.own and standing(records[0].key) is not None
         }
 
+    def addresses(self, node: NodeId) -> tuple[str, ...]:
+        """Where a node can be dialled, by its current ad; it costs no look at all the others."""
+        record = self._book.get(node, RecordType.NODE)
+        if record is None:
+            return ()
+        ad = self._read.get(record.raw) or _read(record)
+        return ad.addresses if isinstance(ad, NodeAd) else ()
+
     def candidates(self, view: Mapping[NodeId, Peer]) -> list[Candidate]:
         """Every pair of node and model in a view; which fit is decided elsewhere, with reasons."""
         return [candidate for peer in view.values() for candidate in peer.candidates()]

@@ -32,6 +32,13 @@ def life_s(record: Record, wall_ms: int | None = None) -> float:
     return min(life, (record.issued_ms - wall_ms) / 1000 + life + CLOCK_TOLERANCE_S)
 
 
+def plausible(record: Record, wall_ms: int) -> bool:
+    """Whether a record from a third hand can still be true, given clocks within the tolerance."""
+    tolerance_ms = CLOCK_TOLERANCE_S * 1000
+    age_ms = wall_ms - record.issued_ms
+    return -tolerance_ms <= age_ms <= life_s(record) * 1000 + tolerance_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A record and the local monotonic time at which it ends."""

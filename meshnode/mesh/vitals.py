@@ -4,6 +4,7 @@ Signing costs every node in the mesh a verification, so it is rationed: by how m
 nodes there are.
 """
 
+from collections.abc import Collection
 from typing import Annotated
 
 import msgspec
@@ -14,9 +15,15 @@ from meshwire.records import Record, RecordType
 
 VITALS_TTL_MS = 60_000
 REFRESH_S = 20.0
+REFRESH_LATEST_S = 30.0
+REFRESHES_PER_S = 33.0  # a mesh of n nodes signs the same again every n/33 s, between these two
 FLOOR_S = 2.0
 NODES_PER_S = 50.0  # a mesh of n nodes hears load changes of each no oftener than every n/50 s
+STANDINGS_PER_S = (
+    250.0  # and of who is linked with whom every n/250 s: ways that are gone cannot wait so long
+)
 MOVED = 0.2
+NEARER = 0.8  # a neighbour has to be so much nearer to be named in the place of one that was named before
 NEIGHBOURS_MAX = 16
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -59,25 +66,32 @@ def read_vitals(record: Record) -> Vitals:
     return unpack_fields(Vitals, record.payload)
 
 
-def best_neighbours(rtts_ms: dict[bytes, float]) -> tuple[Neighbour, ...]:
-    """The neighbours to name: the nearest, ties by id so that equal facts make equal bytes."""
-    ranked = sorted(rtts_ms.items(), key=lambda entry: (entry[1], entry[0]))
+def best_neighbours(rtts_ms: dict[bytes, float], named: Collection[bytes] = ()) -> tuple[Neighbour, ...]:
+    """The neighbours to name: the nearest, ties by id so that equal facts make equal bytes.
+
+    Those `named` before stay unless others are clearly nearer: two that are equally far must not take turns, each
+    time for a signature.
+    """
+    ranked = sorted(
+        rtts_ms.items(), key=lambda entry: (entry[1] * (NEARER if entry[0] in named else 1), entry[0])
+    )
+    ranked = sorted(ranked[:NEIGHBOURS_MAX], key=lambda entry: (entry[1], entry[0]))
     return tuple(Neighbour(node, round(rtt_ms, 1)) for node, rtt_ms in ranked[:NEIGHBOURS_MAX])
 
 
 def should_resign(old: Vitals | None, new: Vitals, *, now: float, last_signed: float, mesh_size: int) -> bool:
     """Whether to sign new vitals now.
 
-    At once (but no oftener than every 2 s) for what changes who can be asked: neighbours come or gone, ads,
-    admission. A load that moved by more than a fifth waits max(2 s, n/50 s). Round trips alone never cause
-    a signature: they ride with the refresh every 20 s.
+    Soon, after max(2 s, n/250 s), for what changes who can be asked: neighbours come or gone, ads, admission.
+    A load that moved by more than a fifth waits max(2 s, n/50 s). Round trips alone never cause a signature:
+    they ride with the refresh, every 20 s, or n/33 s up to 30 s.
     """
     if old is None:
         return True
     age_s = now - last_signed
-    if age_s >= REFRESH_S:
+    if age_s >= min(max(REFRESH_S, mesh_size / REFRESHES_PER_S), REFRESH_LATEST_S):
         return True
-    if age_s < FLOOR_S:
+    if age_s < max(FLOOR_S, mesh_size / STANDINGS_PER_S):
         return False
     if _standing(old) != _standing(new):
         return True

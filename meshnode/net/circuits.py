@@ -11,7 +11,8 @@ import structlog
 import trio
 
 from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
-from meshnode.net.link import Link, Stream, establish
+from meshnode.net.establish import establish
+from meshnode.net.link import Link, Stream
 from meshnode.net.relay import CircuitTransport, Relay, RouteRefused, check_place
 from meshnode.net.switch import Self, Switch
 from meshwire.errors import CloseCode, RemoteWireError

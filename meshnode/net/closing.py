@@ -12,6 +12,7 @@ from meshnode.errors import (
     from_code,
 )
 from meshwire.errors import CloseCode
+from meshwire.events import Closed
 from meshwire.messages import Refusal
 
 WORD_MAX, SENTENCE_MAX = 256, 2048  # what a Refusal carries
@@ -47,3 +48,8 @@ def refusal_of(error: MeshError) -> Refusal:
     return Refusal(
         error.code[:WORD_MAX], error.message[:SENTENCE_MAX], error.hint[:SENTENCE_MAX], error.retry_after_s
     )
+
+
+def turned_away(remote: str, closed: Closed) -> str:
+    """What to say of an end that closed instead of admitting us."""
+    return f"{remote} turned us away: {closed.reason or closed.code.name.lower()}"

@@ -5,15 +5,16 @@ digests and deltas. A round a second with three peers, jittered, since rounds in
 at once when a link opens; and at once again after one that was cut short by its budget.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
 import trio
 
 from meshnode.errors import MeshError, NotAllowed
-from meshnode.mesh.book import DELTA_BUDGET_BYTES, Merged, RecordBook, Refused
+from meshnode.mesh.book import DELTA_BUDGET_BYTES, NOTHING, Merged, RecordBook, Refused
 from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, within
+from meshnode.net.rumours import Rumours, news_of
 from meshnode.seams import Seams
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import CONTROL_FRAME_MAX, RECORD_MAX
@@ -76,6 +77,7 @@ class Gossip:
         self._links = links
         self._seams = seams
         self._on_merged = on_merged
+        self._rumours = Rumours(book, links, seams.rng)
         self._busy: set[NodeId] = set()
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -85,6 +87,7 @@ class Gossip:
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._rumours.run)
             while True:
                 now = trio.current_time()
                 self._book.expire(now)
@@ -93,13 +96,27 @@ class Gossip:
                     nursery.start_soon(self.exchange, link)
                 await self._until_next_round()
 
-    def opened(self, link: GossipLink) -> None:
-        """A link has opened: exchange with it at once."""
+    def opened(self, link: GossipLink, *, newcomer: bool = False) -> None:
+        """A link has opened: exchange with it at once.
+
+        The other end hears without asking who this node is; a newcomer, who has nothing, all that fits.
+        """
         if self._nursery is not None:
+            self._nursery.start_soon(self._greet, link, newcomer)
             self._nursery.start_soon(self.exchange, link)
+
+    async def _greet(self, link: GossipLink, newcomer: bool) -> None:
+        book, now = self._book, trio.current_time()
+        greeting = GossipAck(book.deltas_for([], now=now)) if newcomer else news_of(book, {book.own: 0}, now)
+        try:
+            if greeting.deltas:
+                await link.notify(greeting)
+        except MeshError as error:
+            log.debug("gossip.ungreeted", peer=to_text(link.node), error=str(error))
 
     def nudge(self) -> None:
         """Something changed here that others should hear of before the next round is due."""
+        self._rumours.stir()
         self._news.set()
 
     async def exchange(self, link: GossipLink) -> None:
@@ -131,7 +148,8 @@ class Gossip:
     async def notice(self, link: GossipLink, message: Message) -> None:
         """Take a GossipAck."""
         if isinstance(message, GossipAck):
-            self._merge(message.deltas, link.node)
+            follows = {entry.owner: entry.version for entry in message.follows}
+            self._merge(message.deltas, link.node, follows)
 
     async def _exchange_once(self, link: GossipLink) -> tuple[list[Version], bool]:
         """One round trip: where the other end differs, and whether a budget cut either side short."""
@@ -170,10 +188,13 @@ class Gossip:
         raws = dict.fromkeys(one.raw for one in (*issuers, *certificates, record))
         return RecordGot(tuple(within(CONTROL_FRAME_MAX - RECORD_MAX, raws)))
 
-    def _merge(self, deltas: tuple[bytes, ...], sender: NodeId) -> Merged:
+    def _merge(
+        self, deltas: tuple[bytes, ...], sender: NodeId, follows: Mapping[bytes, int] = NOTHING
+    ) -> Merged:
         merged = self._book.merge(
-            deltas, now=trio.current_time(), wall_ms=self._seams.now_ms(), sender=sender
+            deltas, now=trio.current_time(), wall_ms=self._seams.now_ms(), sender=sender, follows=follows
         )
+        self._rumours.stir(sender)
         for refusal in merged.refused:
             if refusal.reason in WORTH_A_WARNING:
                 owner = refusal.record.owner if refusal.record is not None else sender

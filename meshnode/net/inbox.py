@@ -91,7 +91,7 @@ class Inbox:
                 self._link.session.refuse_request(number, refusal_of(error))
         else:
             if self._link.alive:
-                self._link.session.reply(number, reply)
+                self._link.reply(number, reply)
         await self._link.flush()
 
     def _take_notice(self, message: Message) -> None:

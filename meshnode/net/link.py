@@ -3,12 +3,13 @@
 The reader only queues: it never waits for a consumer, and never writes itself.
 """
 
+from collections.abc import Callable
+
 import trio
 
 from meshnode.errors import Busy, MeshError, Unreachable
 from meshnode.net.base import Transport
-from meshnode.net.closing import error_from, error_of
-from meshnode.net.handshake import Judge, shake_hands
+from meshnode.net.closing import error_from, error_of, turned_away
 from meshnode.net.inbox import Inbox, OnNotice, OnRequest, OnStream
 from meshnode.net.pulse import Pulse
 from meshnode.net.stream import Stream, StreamLost, StreamSilent
@@ -18,10 +19,10 @@ from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.ids import NodeId, to_text
 from meshwire.messages import Open, Refusal
 from meshwire.numbers import Message, ResetCode
-from meshwire.session import Session, SessionConfig
+from meshwire.session import Session
 from meshwire.states import SessionState
 
-__all__ = ["Link", "Stream", "StreamLost", "StreamSilent", "establish"]
+__all__ = ["Link", "Stream", "StreamLost", "StreamSilent"]
 
 
 class _Pending:
@@ -38,7 +39,7 @@ class Link:
     """One link, once both ends have admitted each other. It lives while `run` runs.
 
     `node` and `key` name the other end, `path_links` is how many links the way there has, `error` is why the
-    link was lost; `name` is for people.
+    link was lost; `name` is for people. A `newcomer` became a member over this link: `on_open` is called then.
     """
 
     def __init__(self, transport: Transport, session: Session, path_links: int = 1) -> None:
@@ -60,6 +61,9 @@ class Link:
         self._look = trio.lowlevel.ParkingLot()
         self._hearing = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
+        self._early: list[events.Event] = []
+        self.newcomer = False
+        self.on_open: Callable[[], None] = lambda: None
 
     @property
     def rtt_ms(self) -> float | None:
@@ -158,6 +162,47 @@ class Link:
             raise error_from(pending.reply)
         return pending.reply
 
+    async def ask_first(self, message: Message, timeout_s: float = 3.0) -> Message:
+        """As `request`, before `run`, on a link that nobody serves yet; what comes with the reply waits for `run`.
+
+        Raises what the other end turned us away with, too, if it had not admitted us yet.
+        """
+        number = self.session.request(message)
+        try:
+            with trio.fail_after(timeout_s):
+                await self.flush()
+                reply = await self._first_reply(number)
+        except trio.TooSlowError:
+            raise Unreachable(f"{self.name} did not answer within {timeout_s:g} s.") from None
+        except RemoteWireError as error:
+            raise Unreachable(f"{self.name} broke the protocol: {error}.") from error
+        if isinstance(reply, Refusal):
+            raise error_from(reply)
+        return reply
+
+    async def _first_reply(self, number: int) -> Message:
+        reply: Message | None = None
+        while reply is None:
+            for event in self.session.receive_data(await self._transport.receive()):
+                if isinstance(event, events.Reply) and event.number == number:
+                    reply = event.message
+                elif reply is not None:
+                    self._early.append(event)
+                elif isinstance(event, events.Closed):
+                    raise error_of(event.code, turned_away(self.remote, event))
+                elif not isinstance(event, events.Established):
+                    raise RemoteWireError("something else came before the reply")
+        self._pulse.heard(trio.current_time())
+        return reply
+
+    def reply(self, number: int, message: Message) -> None:
+        """Queue the answer to a request; a certificate opens a joining link."""
+        was_joining = self.joining
+        self.session.reply(number, message)
+        if was_joining and not self.joining:
+            self.newcomer = True
+            self.on_open()
+
     async def notify(self, message: Message) -> None:
         """Send a message that wants no reply; raises Unreachable."""
         self._check()
@@ -229,6 +274,9 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     inbox = Inbox(self, nursery, on_request, on_stream, on_notice)
+                    for event in self._early:
+                        inbox.take(event)
+                    self._early.clear()
                     nursery.start_soon(self._writer.run)
                     nursery.start_soon(self._keep_alive)
                     nursery.start_soon(inbox.handle_notices)
@@ -275,6 +323,8 @@ class Link:
             stream.fell_silent()
 
     def _ping(self) -> None:
+        if not self.alive:
+            return  # it says goodbye already
         self.session.ping(self._pulse.ping(trio.current_time()))
         self._writer.wake()
 
@@ -331,10 +381,3 @@ class Link:
             case events.Closed(code, reason):  # who says goodbye wants nothing any more
                 error = error_of(code, f"{self.name} closed the link: {reason or code.name.lower()}.")
                 self._lose(error, code=ResetCode.CANCEL)
-
-
-async def establish(
-    transport: Transport, config: SessionConfig, judge: Judge, *, path_links: int = 1
-) -> Link:
-    """A Link over a fresh transport, once both ends have admitted each other; see `shake_hands`."""
-    return Link(transport, await shake_hands(transport, config, judge), path_links)

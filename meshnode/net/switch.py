@@ -6,6 +6,7 @@ It opens links and hands their traffic to the functions it was given; it decides
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import trio
@@ -13,7 +14,9 @@ import trio
 from meshnode.errors import Busy, MeshError, Unreachable
 from meshnode.identity import Identity
 from meshnode.net.base import Hello, Network, Transport
-from meshnode.net.link import Link, Stream, establish
+from meshnode.net.closing import code_of
+from meshnode.net.establish import establish
+from meshnode.net.link import Link, Stream
 from meshnode.net.redial import keep_linked
 from meshnode.seams import Seams
 from meshwire.errors import CloseCode
@@ -143,17 +146,17 @@ class Switch:
 
     # --- Dialling ---
 
-    def want(self, addresses: tuple[str, ...], node: NodeId | None = None) -> None:
+    def want(self, addresses: tuple[str, ...], node: NodeId | None = None, first: Link | None = None) -> None:
         """Keep a link up to a node, or to whoever is at the addresses; a node may come to us instead.
 
         A wish is known by its node, else by its first address, and the first one stands until `unwant`. More
-        than WANTED_MAX are not heard.
+        than WANTED_MAX are not heard. `first` is a link that is there already and that nobody runs yet.
         """
         known_by = node or addresses[0]
         if self._nursery is None or known_by in self._wanted or len(self._wanted) >= WANTED_MAX:
             return
         scope = self._wanted[known_by] = trio.CancelScope()
-        self._nursery.start_soon(self._keep, addresses, node, scope)
+        self._nursery.start_soon(self._keep, addresses, node, scope, first)
 
     def unwant(self, known_by: NodeId | str) -> None:
         """Stop dialling that node, or that address; a link that is up stays."""
@@ -166,13 +169,25 @@ class Switch:
             raise Unreachable("The node is not on the network yet.")
         transport = await self._network.dial(address, self.own.hello)
         link = await establish(transport, self.own.link_session(initiator=True), self._judge)
+        return await self._adopt(link, node, address)
+
+    async def _adopt(self, link: Link, node: NodeId | None, address: str) -> Link:
+        """Serve a link that this end opened; raises Unreachable if it leads to another node than wanted."""
+        if self._nursery is None:
+            raise Unreachable("The node is not on the network yet.")
         if link.joining or (node is not None and link.node != node):
             await link.aclose(CloseCode.PROTOCOL, "another node was expected here")
             raise Unreachable(f"At {address} there is another node than the one looked for.")
         await self._nursery.start(self._serve_link, link)
         return link
 
-    async def _keep(self, addresses: tuple[str, ...], node: NodeId | None, scope: trio.CancelScope) -> None:
+    async def _keep(
+        self,
+        addresses: tuple[str, ...],
+        node: NodeId | None,
+        scope: trio.CancelScope,
+        first: Link | None,
+    ) -> None:
         def note(error: MeshError) -> None:
             log.info("dial failed", address=addresses[0], why=str(error))
             self.last_failures[addresses[0]] = error
@@ -180,7 +195,11 @@ class Switch:
         met = node  # whoever was at a nameless address is whom to look for there
 
         async def dial() -> Link | None:
-            nonlocal met
+            nonlocal met, first
+            if first is not None:
+                given, first = first, None
+                met = given.node
+                return await self._adopt(given, node, addresses[0])
             if met is not None and self.direct(met) is not None:
                 return None
             link = await self._dial_any(addresses, node)
@@ -233,6 +252,7 @@ class Switch:
             await link.aclose(CloseCode.TOO_MANY)
             task_status.started()
             return
+        link.on_open = partial(self._opened, link)
         # A node that dials although there is a link may have lost that one, as when its device was restarted.
         for older in self._links.setdefault(link.node, []):
             older.doubt()
@@ -249,6 +269,17 @@ class Switch:
             self._forget(link)
             log.info("link down", peer=link.name, why=str(link.error))
             self._hooks.on_down(link)
+
+    def _opened(self, link: Link) -> None:
+        """The node at the other end has just become a member."""
+        try:
+            self._hooks.judge(Introduced(link.key, link.chain, link.features))
+        except MeshError as error:
+            log.info("link refused", remote=link.remote, why=str(error))
+            if self._nursery is not None:
+                self._nursery.start_soon(link.aclose, code_of(error), error.message)
+            return
+        self._hooks.on_up(link)
 
     def _forget(self, link: Link) -> None:
         self._links[link.node].remove(link)

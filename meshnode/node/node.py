@@ -28,7 +28,7 @@ from meshnode.node.asking import embedding_job, job_from
 from meshnode.node.engines import Engines
 from meshnode.node.presence import Presence, World
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
-from meshnode.node.visit import Visitor
+from meshnode.node.visit import Entry, Visitor
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.plan import Plan
 from meshnode.seams import Seams
@@ -51,7 +51,7 @@ from meshwire.ids import NodeId, to_text
 log = structlog.get_logger("meshnode.node")
 JOINED_WITHIN_S = 10.0
 MESH_NAME = "mesh"
-PresenceOn = Callable[[World, Mesh, str, int], Presence]
+PresenceOn = Callable[[World, Mesh, str, int, Entry | None], Presence]
 
 
 class Node:
@@ -85,6 +85,7 @@ class Node:
         self._move = trio.Event()
         self._present = trio.Event()
         self._one_join = trio.Lock()
+        self._entry: Entry | None = None
         admission = Admission()
         self._chooser = Chooser(
             identity.node, self.bench, seams.rng, self._candidates, self._vitals_seqs, self._look_up
@@ -165,8 +166,7 @@ class Node:
             )
         self.joining = Joining("joining", parsed.mesh_name if isinstance(parsed, Ticket) else parsed.address)
         try:
-            mesh, addresses = await self._admitted(parsed, via)
-            await self._move_to(mesh, addresses)
+            await self._move_to(await self._admitted(parsed, via))
         except MeshError as error:
             self.joining = Joining("failed", str(error))
             raise
@@ -237,7 +237,7 @@ class Node:
         """Be on one mesh after the other."""
         while True:
             self._move = trio.Event()
-            presence = self._presence_on(self._world, mesh, listen, self.seams.now_ms())
+            presence = self._presence_on(self._world, mesh, listen, self.seams.now_ms(), self._entered())
             async with trio.open_nursery() as nursery:
                 await nursery.start(presence.run)
                 self.presence = presence
@@ -249,6 +249,11 @@ class Node:
             task_status = trio.TASK_STATUS_IGNORED
             listen = presence.bound  # a port that the system chose stays: others may know it by now
             mesh = await self._store.mesh() or await self._found()
+
+    def _entered(self) -> Entry | None:
+        """The way on which this node has come into its mesh, if it has only just joined."""
+        entry, self._entry = self._entry, None
+        return entry
 
     async def present(self) -> Presence:
         """This node's life on its mesh, waited for while it moves from one to another."""
@@ -278,23 +283,24 @@ class Node:
 
     # --- Joining ---
 
-    async def _admitted(self, target: Ticket | joining.OpenTarget, via: str) -> tuple[Mesh, tuple[str, ...]]:
-        """The mesh that lets us in, and the addresses that answered."""
+    async def _admitted(self, target: Ticket | joining.OpenTarget, via: str) -> Entry:
+        """The way into the mesh that lets us in."""
         visitor = Visitor(self.identity, self.config.name, self._network, self.seams)
         if isinstance(target, joining.OpenTarget):
-            return await visitor.open_mesh_at(target.address), (target.address,)
+            return await visitor.open_mesh_at(target.address)
         if via:
             target = msgspec.structs.replace(target, addresses=(via,))
         return await visitor.redeem(target)
 
-    async def _move_to(self, mesh: Mesh, addresses: tuple[str, ...]) -> None:
-        """Leave the present mesh for another, and wait until a link to it is up."""
+    async def _move_to(self, entry: Entry) -> None:
+        """Leave the present mesh for another, and wait until what it knows has come."""
         await self._store.forget_mesh()
-        await self._store.save_mesh(mesh)
-        for address in addresses:
+        await self._store.save_mesh(entry.mesh)
+        for address in entry.addresses:
             await self._store.put_address(b"", address, self.seams.now_ms())
         self.presence = None
         self._present = trio.Event()
+        self._entry = entry
         self._move.set()
         presence = await self.present()
         with trio.move_on_after(JOINED_WITHIN_S):

@@ -4,7 +4,7 @@ It builds these parts, ties them together and runs them in one nursery. A node t
 this and begins a new one; engines, API and control socket live on beside it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import structlog
@@ -18,6 +18,7 @@ from meshnode.mesh.ads import NodeAd
 from meshnode.mesh.book import Merged, Refused
 from meshnode.mesh.members import Members
 from meshnode.mesh.peers import Peer, Peers
+from meshnode.mesh.shelf import PASSING
 from meshnode.net.base import Network
 from meshnode.net.circuits import Circuits
 from meshnode.net.dht import Dht
@@ -27,6 +28,7 @@ from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
 from meshnode.node.detours import another_way
 from meshnode.node.publisher import Publisher
+from meshnode.node.visit import Entry
 from meshnode.seams import Seams
 from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
 from meshnode.serve.local import Bench
@@ -39,7 +41,7 @@ from meshwire.events import Introduced
 from meshwire.ids import NodeId
 from meshwire.messages import GossipSyn, Join, Open, RecordGet, RecordGot
 from meshwire.numbers import Message
-from meshwire.records import Record, read_record
+from meshwire.records import Record, RecordType, read_record
 
 log = structlog.get_logger("meshnode.node")
 LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
@@ -65,8 +67,11 @@ class World:
 class Presence:
     """This node on one mesh."""
 
-    def __init__(self, world: World, mesh: Mesh, listen: str, incarnation: int) -> None:
+    def __init__(
+        self, world: World, mesh: Mesh, listen: str, incarnation: int, entry: Entry | None = None
+    ) -> None:
         self.mesh = mesh
+        self._entry = entry
         self._world = world
         self._listen = listen
         self.bound = listen
@@ -163,7 +168,12 @@ class Presence:
     @property
     def alone(self) -> bool:
         """Whether nobody else has ever been met on this mesh."""
-        return not self.view() and not self.switch.links()
+        return not self._others and not self.switch.links()
+
+    @property
+    def _others(self) -> bool:
+        """Whether there is a current record of anybody else; whose signer counts was seen when it was taken."""
+        return any(owner != self.book.own for kind in PASSING for owner, _ in self.book.all(kind))
 
     # --- What the parts ask of each other ---
 
@@ -203,7 +213,7 @@ class Presence:
 
     def _on_up(self, link: Link) -> None:
         self._learn(link.chain)
-        self.gossip.opened(link)
+        self.gossip.opened(link, newcomer=link.newcomer)
         self.dht.opened(link)
         self._tell()
         self.publisher.nudge()
@@ -298,10 +308,10 @@ class Presence:
         """A direct link to a node met in a lookup, dialled if there is none."""
         if (link := self.switch.direct(node)) is not None:
             return link
-        peer = self.view().get(node)
-        if peer is None or peer.ad is None or not peer.ad.addresses or not self._world.config.discover:
+        addresses = self.peers.addresses(node)
+        if not addresses or not self._world.config.discover:
             raise Unreachable("The node has no address to dial, or this node does not dial strangers.")
-        return await self.switch.dial(peer.ad.addresses[0], node)
+        return await self.switch.dial(addresses[0], node)
 
     async def _probe(self, node: NodeId) -> str:
         """The address at which a node really is: dialled, whatever links to it there are. Raises MeshError."""
@@ -314,7 +324,7 @@ class Presence:
 
     async def linked(self) -> None:
         """Wait until there is a link to another member, and what it knows of the mesh has come over it."""
-        while not (self._member_links() and self.view()):
+        while not (self._member_links() and self._others):
             await self._news.wait()
 
     def last_failure(self) -> MeshError | None:
@@ -324,19 +334,24 @@ class Presence:
     async def _look_for_peers(self) -> None:
         """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move."""
         wished: dict[NodeId, tuple[str, ...]] = {}
+        if self._entry is not None:
+            self.switch.want(self._entry.addresses[:1], first=self._entry.link)
         for address in self._world.config.bootstrap:
             self.switch.want((address,))
         for _, address in await self._world.store.addresses():
             self.switch.want((address,))
         while self._world.config.discover:
-            view = self.view()
-            found = {node: peer.ad.addresses for node, peer in view.items() if peer.ad and peer.ad.addresses}
             for node, addresses in list(wished.items()):
-                if found.get(node) != addresses:  # gone, or at another place
+                if self.peers.addresses(node) != addresses:  # gone, or at another place
                     self.switch.unwant(node)
                     del wished[node]
-            for node, addresses in found.items():
-                if node not in wished and len(wished) < LINKS_WANTED:
-                    wished[node] = addresses
-                    self.switch.want(addresses, node)
+            for node in self._strangers(wished) if len(wished) < LINKS_WANTED else ():
+                wished[node] = self.peers.addresses(node)
+                self.switch.want(wished[node], node)
             await trio.sleep(LOOK_FOR_PEERS_S)
+
+    def _strangers(self, wished: Collection[NodeId]) -> list[NodeId]:
+        """Whom to wish for next, by lot: if all chose by one rule, all links would end at the same few nodes."""
+        others = [node for node, _ in self.book.all(RecordType.NODE) if node not in wished]
+        known = [node for node in sorted(others) if node != self.book.own and self.peers.addresses(node)]
+        return self._world.seams.rng.sample(known, min(LINKS_WANTED - len(wished), len(known)))

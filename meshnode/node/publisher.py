@@ -111,7 +111,7 @@ class Publisher:
 
     def _publish_vitals(self) -> None:
         now, vitals = trio.current_time(), self._current_vitals()
-        mesh_size = len({owner for owner, _ in self._book.all(RecordType.VITALS)}) + 1
+        mesh_size = self._book.owners
         if should_resign(
             self._vitals, vitals, now=now, last_signed=self._signed_vitals_at, mesh_size=mesh_size
         ):
@@ -121,6 +121,7 @@ class Publisher:
     def _current_vitals(self) -> Vitals:
         loads = [engine.load for engine in self._bench.engines]
         rtts = {node: RTT_UNMEASURED_MS if rtt is None else rtt for node, rtt in self._rtts_ms().items()}
+        named = {one.node for one in self._vitals.neighbours} if self._vitals is not None else ()
         ad = self._book.get(self._book.own, RecordType.NODE)
         return Vitals(
             in_flight=sum(load.in_flight for load in loads),
@@ -128,7 +129,7 @@ class Publisher:
             queued_prefill=sum(load.queued_prefill for load in loads),
             queued_decode=sum(load.queued_decode for load in loads),
             free_memory_bytes=self._seams.free_memory_bytes(),
-            neighbours=best_neighbours(rtts),
+            neighbours=best_neighbours(rtts, named),
             ads_version=ad.seq if ad is not None else 0,
             incarnation=self._incarnation,
         )

@@ -13,6 +13,7 @@ from meshnode.errors import MeshError
 from meshnode.mesh.providers import keys_of
 from meshnode.net.link import Link, Stream
 from meshnode.node.presence import Presence, World
+from meshnode.node.visit import Entry
 from meshnode.trust.membership import Mesh
 from meshwire.ids import NodeId
 from meshwire.messages import Open
@@ -35,9 +36,11 @@ class Hostile:
         """What the timeline calls it."""
         return type(self).__name__
 
-    def presence(self, world: World, mesh: Mesh, listen: str, incarnation: int) -> "HostilePresence":
+    def presence(
+        self, world: World, mesh: Mesh, listen: str, incarnation: int, entry: Entry | None = None
+    ) -> "HostilePresence":
         """A presence on a mesh that behaves like this."""
-        return HostilePresence(world, mesh, listen, incarnation, hostile=self)
+        return HostilePresence(world, mesh, listen, incarnation, entry, hostile=self)
 
     async def act(self, me: "HostilePresence") -> None:
         """What it does by itself, from when it listens until it ends."""
@@ -58,11 +61,20 @@ class Hostile:
 class HostilePresence(Presence):
     """A node on one mesh, with the hooks of a `Hostile` in place of its own judgement."""
 
-    def __init__(self, world: World, mesh: Mesh, listen: str, incarnation: int, *, hostile: Hostile) -> None:
+    def __init__(
+        self,
+        world: World,
+        mesh: Mesh,
+        listen: str,
+        incarnation: int,
+        entry: Entry | None = None,
+        *,
+        hostile: Hostile,
+    ) -> None:
         self.hostile = hostile
         self.identity = world.identity
         self.seams = world.seams
-        super().__init__(world, mesh, listen, incarnation)
+        super().__init__(world, mesh, listen, incarnation, entry)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As a presence runs, and act beside it."""

@@ -15,7 +15,7 @@ KNOWN_KEYS = 64  # integer keys below are known or refused; at and above are lef
 
 # --- Records ---
 RECORD_MAX = 1024
-RECORDS_TOTAL = 1000
+RECORDS_TOTAL = 4096  # a mesh of 1,000 nodes, each with its ad, its vitals and two models
 RECORDS_PER_PEER = 16
 RECORD_TTL_CAP_S = 366 * 24 * 3600  # certificates of issuers live longest
 CLOCK_TOLERANCE_S = 600

@@ -173,9 +173,14 @@ class GossipSynAck(Message, frozen=True):
 
 
 class GossipAck(Message, frozen=True):
-    """What the receiver lacked."""
+    """What the receiver lacked, or news for it.
+
+    Of an owner that `follows` names, the records come after that version: a receiver with less of it still
+    lacks what lies between.
+    """
 
     deltas: tuple[RawRecord, ...] = ()
+    follows: tuple[DigestEntry, ...] = ()
 
 
 class RecordGet(Message, frozen=True):

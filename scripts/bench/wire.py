@@ -52,7 +52,7 @@ async def _refuse(*_):
 
 async def serve_ours() -> None:
     from meshnode.net.base import Hello
-    from meshnode.net.link import establish
+    from meshnode.net.establish import establish
     from meshnode.net.websocket import WebsocketNetwork
 
     async def on_stream(_link, stream, opening) -> None:
@@ -75,7 +75,7 @@ async def serve_ours() -> None:
 
 async def call_ours(address: str) -> None:
     from meshnode.net.base import Hello
-    from meshnode.net.link import establish
+    from meshnode.net.establish import establish
     from meshnode.net.websocket import WebsocketNetwork
     from meshwire.messages import Open
 

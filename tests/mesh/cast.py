@@ -1,9 +1,9 @@
 """The cast of the plays: nodes that sign, and books that listen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshnode.mesh.book import Merged, RecordBook
+from meshnode.mesh.book import NOTHING, Merged, RecordBook
 from meshwire.ids import NodeId, node_id
 from meshwire.records import Record, RecordType, make_record
 from meshwire.signing import Signer
@@ -53,9 +53,17 @@ class Actor:
             payload=payload,
         )
 
-    def hear(self, *records: Record | bytes, sender: NodeId | None = None, in_order: bool = True) -> Merged:
+    def hear(
+        self,
+        *records: Record | bytes,
+        sender: NodeId | None = None,
+        in_order: bool = True,
+        follows: Mapping[bytes, int] = NOTHING,
+    ) -> Merged:
         raws = [record if isinstance(record, bytes) else record.raw for record in records]
-        return self.book.merge(raws, now=self.now, wall_ms=self.wall_ms, sender=sender, in_order=in_order)
+        return self.book.merge(
+            raws, now=self.now, wall_ms=self.wall_ms, sender=sender, in_order=in_order, follows=follows
+        )
 
     def learn_from(self, other: "Actor", **more: Any) -> Merged:
         """One side of a gossip exchange."""

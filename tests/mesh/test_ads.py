@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from meshnode.mesh import ads, keyspace, vitals
-from meshnode.mesh.vitals import FLOOR_S, REFRESH_S, Neighbour, Vitals, should_resign
+from meshnode.mesh.vitals import FLOOR_S, REFRESH_LATEST_S, REFRESH_S, Neighbour, Vitals, should_resign
 from meshnode.terms import ModelCard
 from meshnode.trust.weights import sign
 from meshwire.errors import LocalWireError, RemoteWireError
@@ -172,11 +172,13 @@ def test_nothing_is_signed_within_two_seconds() -> None:
     assert not resign(changed(accepting=False, queued_prefill=0), FLOOR_S - 0.1)
 
 
-def test_load_waits_longer_in_a_large_mesh_but_neighbours_do_not() -> None:
+def test_load_waits_longer_in_a_large_mesh_and_neighbours_less_so() -> None:
     moved, parted = changed(in_flight=50), changed(neighbours=())
     assert not resign(moved, 9, mesh_size=500)
     assert resign(moved, 10, mesh_size=500)
     assert resign(parted, 2, mesh_size=500)
+    assert not resign(parted, 3.9, mesh_size=1000)
+    assert resign(parted, 4, mesh_size=1000)
 
 
 def test_round_trips_alone_wait_for_the_refresh() -> None:
@@ -187,7 +189,18 @@ def test_round_trips_alone_wait_for_the_refresh() -> None:
 
 def test_the_refresh_comes_well_before_expiry() -> None:
     assert resign(BASE, REFRESH_S)
-    assert vitals.VITALS_TTL_MS / 1000 >= 2 * REFRESH_S
+    assert not resign(BASE, 29.9, mesh_size=5000)
+    assert resign(BASE, 30, mesh_size=5000)
+    assert vitals.VITALS_TTL_MS / 1000 >= 2 * REFRESH_LATEST_S
+
+
+def test_neighbours_equally_far_do_not_take_turns() -> None:
+    near = {bytes([n]) * 20: 50.0 for n in range(16)}
+    named = [one.node for one in vitals.best_neighbours(near)]
+    rival = bytes([20]) * 20
+    assert [one.node for one in vitals.best_neighbours(near | {rival: 45.0}, named)] == named
+    assert rival in [one.node for one in vitals.best_neighbours(near | {rival: 39.0}, named)]
+    assert rival in [one.node for one in vitals.best_neighbours(near | {rival: 45.0})]
 
 
 def test_the_nearest_neighbours_are_named() -> None:

@@ -127,6 +127,37 @@ def test_a_record_that_came_out_of_order_leaves_the_version_alone_and_is_not_han
     assert [record.raw for record in eve.learn_from(bob).accepted] == [first.raw, second.raw]
 
 
+def test_news_that_follow_what_never_came_leave_the_version_alone() -> None:
+    ann, bob = Actor(1), Actor(2)
+    first, second = ann.publish(NODE), ann.publish(MODEL, "m")
+    prefix = ann.node[:8]
+    bob.hear(second, follows={prefix: first.seq})
+    assert bob.book.get(ann.node, MODEL, "m") == second
+    assert bob.book.version(ann.node) == 0
+    assert [record.raw for record in bob.learn_from(ann).accepted] == [first.raw]
+    third = ann.publish(MODEL, "n")
+    bob.hear(third, follows={prefix: second.seq})
+    assert bob.book.version(ann.node) == third.seq
+
+
+def test_only_what_is_new_is_news() -> None:
+    ann, bob = Actor(1), Actor(2)
+    ann.publish(NODE)
+    assert ann.book.take_news() == {ann.node: 0}
+    bob.learn_from(ann)
+    assert bob.book.take_news() == {ann.node: 0}
+    bob.learn_from(ann)
+    known = ann.publish(NODE, content="moved").seq
+    bob.learn_from(ann)
+    assert bob.book.take_news() == {}
+    ann.publish(MODEL, "m")
+    bob.learn_from(ann)
+    assert bob.book.take_news() == {ann.node: known}
+    ann.publish(RecordType.TOMBSTONE)
+    bob.learn_from(ann)
+    assert bob.book.take_news().keys() == {ann.node}
+
+
 def test_beyond_a_gap_nothing_is_handed_on() -> None:
     ann, bob, eve = Actor(1), Actor(2), Actor(3)
     first, missed, last = (ann.publish(MODEL, name) for name in ("a", "b", "c"))
@@ -378,9 +409,16 @@ def test_an_issuer_may_certify_more_nodes_than_it_has_records_of_its_own() -> No
     assert bob.hear(issuer.sign(100, NODE))
 
 
+OWNERS = RECORDS_TOTAL // 16 + 1
+
+
 def test_the_whole_book_is_bounded() -> None:
     bob = Actor(2)
-    records = [Actor(1000 + owner).sign(seq, MODEL, f"m{seq}") for owner in range(70) for seq in range(1, 17)]
+    records = [
+        Actor(1000 + owner).sign(seq, MODEL, f"m{seq}")
+        for owner in range(RECORDS_TOTAL // 16 + 1)
+        for seq in range(1, 17)
+    ]
     merged = bob.hear(*records)
     assert len(merged.accepted) == RECORDS_TOTAL
     assert set(reasons(merged)) == {Refused.FULL}

@@ -24,6 +24,7 @@ NOTICES: tuple[tuple[numbers.Message, int], ...] = (
     (m.DhtStore(ID, b"record"), 4),
     (m.GossipSyn((m.DigestEntry(ID[:8], 5), m.DigestEntry(ID[8:16], 2**40)), 1_700_000_000_000), 5),
     (m.GossipAck((b"record",)), 0),
+    (m.GossipAck((b"record",), (m.DigestEntry(ID[:8], 5),)), 0),
     (m.RecordGet(ID, 4, "name"), 6),
 )
 REPLIES: tuple[numbers.Message, ...] = (

@@ -10,7 +10,8 @@ import trio.testing
 
 from meshnode.errors import BadRequest, MeshError
 from meshnode.net.base import Hello, Network, Transport
-from meshnode.net.link import Link, Stream, establish
+from meshnode.net.establish import establish
+from meshnode.net.link import Link, Stream
 from meshnode.net.memory import MemoryNetwork
 from meshnode.net.websocket import WebsocketNetwork
 from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, Open

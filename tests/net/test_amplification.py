@@ -8,8 +8,8 @@ import trio
 from meshnode.errors import MeshError
 from meshnode.net import connection, websocket
 from meshnode.net.base import Transport
+from meshnode.net.establish import establish
 from meshnode.net.hello import to_header
-from meshnode.net.link import establish
 from meshwire import limits
 from meshwire.session import Session
 from tests.meshwire.pairs import config

@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from meshnode.errors import MeshError, NotAllowed, Unreachable
-from meshnode.net.link import Link, Stream, StreamLost, establish
+from meshnode.net.establish import establish
+from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.net.relay import CircuitTransport
 from meshwire.limits import CIRCUIT_IDLE_S
 from meshwire.messages import DhtPing, Open

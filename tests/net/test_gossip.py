@@ -60,6 +60,46 @@ async def test_an_opened_link_is_gossiped_over_at_once(nursery: trio.Nursery) ->
     assert len(world.all[0].book) == 2
 
 
+async def test_news_reach_everybody_before_rounds_could_bring_them(nursery: trio.Nursery) -> None:
+    world = World(16)
+    start(nursery, world)
+    await trio.sleep(0.1)
+    world.link_ring()
+    await trio.sleep(3)
+    newest = world.all[0]
+    newest.publish_node()
+    newest.gossip.nudge()
+    assert await seconds_until_agreed(world) <= 0.7
+
+
+async def test_what_is_no_news_is_left_to_rounds(nursery: trio.Nursery) -> None:
+    world = World(2)
+    world.link(*world.all)
+    one, _ = world.all
+    for node in world.all:
+        nursery.start_soon(node.gossip._rumours.run)
+    one.publish(VITALS, {1: 1})
+    one.gossip.nudge()
+    await trio.sleep(0.5)
+    assert agreed(world)
+    one.publish(VITALS, {1: 2})
+    one.gossip.nudge()
+    await trio.sleep(60)
+    assert not agreed(world)
+
+
+async def test_a_newcomer_is_told_everything_unasked() -> None:
+    world = World(3)
+    host, newcomer, third = world.all
+    host.book.merge([third.publish_node().raw], now=0, wall_ms=host.seams.now_ms())
+    host.publish_node()
+    world.link(host, newcomer)
+    await host.gossip._greet(host.ends[newcomer.node], newcomer=False)
+    assert len(newcomer.book) == 1
+    await host.gossip._greet(host.ends[newcomer.node], newcomer=True)
+    assert len(newcomer.book) == 2
+
+
 async def test_sixteen_nodes_agree_within_five_seconds(nursery: trio.Nursery) -> None:
     world = World(16)
     start(nursery, world)

@@ -14,7 +14,8 @@ from meshnode.control.join import join_with, parse_target
 from meshnode.errors import BadRequest, NotAllowed, TicketUsed, Unreachable
 from meshnode.identity import Identity, create
 from meshnode.net.base import Hello, Transport
-from meshnode.net.link import Link, establish
+from meshnode.net.establish import establish
+from meshnode.net.link import Link
 from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.memory import MemoryNetwork
 from meshnode.seams import Seams, inline

@@ -14,7 +14,8 @@ from meshnode.errors import (
     WrongProtocol,
 )
 from meshnode.net.base import Hello
-from meshnode.net.link import Link, Stream, StreamLost, establish
+from meshnode.net.establish import establish
+from meshnode.net.link import Link, Stream, StreamLost
 from meshwire import inner, limits, numbers
 from meshwire import messages as m
 from meshwire.codec import DATA_PAYLOAD_MAX

@@ -12,8 +12,9 @@ from wsproto.utilities import ProtocolError
 from meshnode.errors import ConfigInvalid, PortInUse, Unreachable, WrongMesh, WrongProtocol
 from meshnode.net import connection, websocket, writer
 from meshnode.net.base import Hello, Transport
+from meshnode.net.establish import establish
 from meshnode.net.hello import agree, from_header, to_header
-from meshnode.net.link import Link, StreamLost, establish
+from meshnode.net.link import Link, StreamLost
 from meshnode.net.websocket import WebsocketNetwork, join_address, split_address
 from meshwire.limits import TRANSPORT_MESSAGE_MAX, UNAUTHENTICATED_PER_ADDRESS
 from meshwire.messages import DhtPing, DhtPong, Open
