@@ -5,7 +5,7 @@ the other end has spoken later and no longer does. That is how a crash shows at 
 words still name its neighbours, but theirs no longer name it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshwire.ids import NodeId
@@ -52,6 +52,17 @@ def graph(own: NodeId, links: Links, claims: Claims) -> Graph:
         edges[own][node] = cost
         edges.setdefault(node, {})[own] = cost
     return edges
+
+
+def without(gone: Collection[NodeId], edges: Graph) -> Graph:
+    """The same edges but for those to nodes that are gone."""
+    if not gone:
+        return edges
+    return {
+        node: {other: cost for other, cost in others.items() if other not in gone}
+        for node, others in edges.items()
+        if node not in gone
+    }
 
 
 def routes(own: NodeId, edges: Graph, links_max: int = LINKS_LOOKED_AT) -> dict[NodeId, Route]:

@@ -4,7 +4,7 @@ A view is made from records and links as they are now; nothing in it is guessed 
 nothing: which of these nodes may serve is for `routing`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -95,14 +95,16 @@ class Peers:
         self._graph: paths.Graph = {}
         self._routes: dict[NodeId, paths.Route] = {}
 
-    def view(self, links: paths.Links, standing: StandingOf) -> dict[NodeId, Peer]:
+    def view(
+        self, links: paths.Links, standing: StandingOf, dead: Collection[NodeId] = frozenset()
+    ) -> dict[NodeId, Peer]:
         """Every other member with a current record, by id.
 
         `links` are this node's live links with their round trips in milliseconds; `standing(key)` is None
-        for a key that is no member.
+        for a key that is no member. No route leads to or through the `dead`; what they said stays.
         """
         self._refresh()
-        self._find_routes(links)
+        self._find_routes(links, dead)
         by_owner = self._records_by_owner()
         return {
             node: self._peer(node, records, links, standing)
@@ -117,7 +119,7 @@ class Peers:
     def alternates(self, target: NodeId, links: paths.Links, count: int = 2) -> list[paths.Route]:
         """Ways to a node that share no relay, cheapest first."""
         self._refresh()
-        self._find_routes(links)
+        self._find_routes(links, ())
         return paths.alternates(self._book.own, self._graph, target, count)
 
     def _peer(self, node: NodeId, records: list[Record], links: paths.Links, standing: StandingOf) -> Peer:
@@ -156,11 +158,11 @@ class Peers:
             record.raw: before[record.raw] if record.raw in before else _read(record) for record in current
         }
 
-    def _find_routes(self, links: paths.Links) -> None:
-        graph_for = (self._read_at, tuple(links.items()))
+    def _find_routes(self, links: paths.Links, dead: Collection[NodeId]) -> None:
+        graph_for = (self._read_at, tuple(links.items()), frozenset(dead))
         if graph_for != self._graph_for:
             self._graph_for = graph_for
-            self._graph = paths.graph(self._book.own, links, self._claims())
+            self._graph = paths.without(dead, paths.graph(self._book.own, links, self._claims()))
             self._routes = paths.routes(self._book.own, self._graph)
 
     def _claims(self) -> dict[NodeId, paths.Claim]:

@@ -107,6 +107,16 @@ class Link:
         self._ping()
 
     @property
+    def heard_at(self) -> float:
+        """When anything last came from the other end."""
+        return self._pulse.heard_at
+
+    def probe(self) -> None:
+        """Ask the other end now whether it is there."""
+        if self.alive:
+            self._ping()
+
+    @property
     def busy(self) -> bool:
         """Whether a stream is open or a request of ours is waiting."""
         return bool(self._streams or self._replies)

@@ -3,22 +3,25 @@
 from meshwire.limits import DEAD_LINK_S, PING_S
 
 RTT_GAIN = 1 / 8  # how far one measurement moves the smoothed round trip (RFC 6298)
-PINGS_KEPT = 2  # no more can be on their way before the link is dead
+PINGS_KEPT = 16  # no more can be on their way before the link is dead: a watcher sends one a second
 
 
 class Pulse:
-    """The pings of one link. `rtt_ms` is the smoothed round trip, None before the first answer."""
+    """The pings of one link.
+
+    `rtt_ms` is the smoothed round trip, None before the first answer; `heard_at` when anything last came.
+    """
 
     def __init__(self, now: float) -> None:
         self.rtt_ms: float | None = None
         self._doubted_at: float | None = None
-        self._heard_at = now
+        self.heard_at = now
         self._token = 0
         self._pinged_at: dict[int, float] = {}
 
     def heard(self, now: float) -> None:
         """Something, anything, has come."""
-        self._heard_at = now
+        self.heard_at = now
         self._doubted_at = None
 
     def doubt(self, now: float) -> None:
@@ -47,8 +50,8 @@ class Pulse:
 
     def is_dead(self, now: float) -> bool:
         """Whether nothing has come for DEAD_LINK_S."""
-        return now >= self._heard_at + DEAD_LINK_S
+        return now >= self.heard_at + DEAD_LINK_S
 
     def next_look(self, now: float) -> float:
         """When to ping, or to find the link dead."""
-        return min(now + PING_S, self._heard_at + DEAD_LINK_S)
+        return min(now + PING_S, self.heard_at + DEAD_LINK_S)

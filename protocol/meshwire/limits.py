@@ -45,6 +45,14 @@ WRITE_STALL_S = 2.0
 PING_S = 5.0
 DEAD_LINK_S = 10.0
 
+# --- Liveness ---
+PROBE_S = 1.0  # how often a watcher asks
+ACCUSERS_NEEDED = 2  # or all watchers, if there are fewer
+ACCUSATIONS_PASSED = 4  # more about one node are news to nobody
+ACCUSATIONS_TOTAL = 4096
+ACCUSATIONS_PER_ACCUSER = LINKS_TOTAL
+REFUTE_EVERY_S = 1.0
+
 # --- DHT ---
 DHT_K = 20
 DHT_ALPHA = 3

@@ -2,7 +2,7 @@
 
 import random
 
-from meshnode.mesh.liveness import REDIAL_LAST_S, redial_delay_s
+from meshnode.mesh.redialling import REDIAL_LAST_S, redial_delay_s
 
 
 def test_dialling_again_backs_off_with_jitter_and_stays_prompt() -> None:
