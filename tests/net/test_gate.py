@@ -1,7 +1,7 @@
 """The gate and the pulse: pure, with time as an argument."""
 
 from meshnode.net.gate import NEIGHBOURHOODS_MAX, Gate
-from meshnode.net.pulse import Pulse
+from meshnode.net.pulse import PINGS_KEPT, Pulse
 from meshwire.limits import (
     DEAD_LINK_S,
     PING_S,
@@ -76,7 +76,7 @@ def test_the_round_trip_is_smoothed() -> None:
 
 def test_an_old_ping_is_forgotten() -> None:
     pulse = Pulse(0.0)
-    tokens = [pulse.ping(float(n)) for n in range(4)]
+    tokens = [pulse.ping(float(n)) for n in range(PINGS_KEPT + 1)]
     pulse.ponged(tokens[0], 100.0)
     assert pulse.rtt_ms is None
     assert len(pulse._pinged_at) <= 2
