@@ -21,6 +21,7 @@ from meshwire.messages import Accuse
 
 WINDOW_SHORTEST_S = 1.5  # in which the accused can deny it, besides the way there and back
 WINDOW_LONGEST_S = 5.0  # with no more accusers than it takes
+OWN_FAULT = 2.0  # how much longer it gets, in the same times, from a node that hears nobody in time
 ROUND_TRIPS = 2  # the accusation on its way to the accused, and the denial back, over a few links
 
 
@@ -94,10 +95,11 @@ class Accusations:
         """Whether so many agree that one more would be no news."""
         return len(self._standing(accused)) >= ACCUSATIONS_PASSED
 
-    def is_dead(self, accused: NodeId, now: float, rtt_s: float) -> bool:
+    def is_dead(self, accused: NodeId, now: float, rtt_s: float, own_fault: float = 0.0) -> bool:
         """Whether enough watchers accuse it, and it had the time to deny it.
 
-        `rtt_s` is a usual round trip here, which that time follows.
+        `rtt_s` is a usual round trip here, which that time follows; `own_fault` from 0 to 1 how likely it is
+        that denials come late because this node hears everything late.
         """
         standing = self._standing(accused)
         word = self._word_of(accused)
@@ -105,7 +107,7 @@ class Accusations:
         if word is None or not standing or len(standing) < needed:
             return False
         window = window_s(len(standing) - needed, min(2, len(word.watchers) - needed))
-        return now >= standing[needed - 1].at + window + ROUND_TRIPS * rtt_s
+        return now >= standing[needed - 1].at + (window + ROUND_TRIPS * rtt_s) * (1 + OWN_FAULT * own_fault)
 
     def forget_denied(self) -> None:
         """Drop what newer vitals have ended, and what is about nodes that are not known any more."""

@@ -43,6 +43,12 @@ def is_live(sight: Sight, now: float) -> bool:
     return sight.linked and now - sight.heard_at <= LATE_PROBES * PROBE_S + ROUND_TRIPS * sight.rtt_s
 
 
+def own_fault(sights: Mapping[NodeId, Sight], about: NodeId, now: float) -> float:
+    """From 0 to 1, how likely it is that this node is the slow one: the share of its other links that are late."""
+    others = [sight for node, sight in sights.items() if node != about and sight.linked]
+    return sum(not is_live(sight, now) for sight in others) / len(others) if others else 0.0
+
+
 class Lookout:
     """One node's own view of those it watches."""
 

@@ -14,7 +14,7 @@ from meshnode.errors import MeshError, NotAllowed
 from meshnode.mesh.book import Merged, RecordBook
 from meshnode.mesh.liveness import Accusations, Word
 from meshnode.mesh.vitals import read_vitals
-from meshnode.mesh.watching import Lookout, Sight, is_live
+from meshnode.mesh.watching import Lookout, Sight, is_live, own_fault
 from meshnode.net.link import Link
 from meshnode.seams import Seams
 from meshwire import accusing
@@ -28,11 +28,14 @@ from meshwire.signing import Signer
 
 log = structlog.get_logger("meshnode.net.watch")
 JITTER = 0.1
-ASKED = 3  # nodes that are asked whether they hear another
+ASKED = 4  # nodes that are asked whether they hear another
 ASK_S = 1.0
 ANSWER_S = 0.7  # how long one who is asked listens, before it answers no
 LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
+SUSPECTS_TOLD = 4  # in each look
+NEIGHBOURS_TOLD = 2
+SHOWN_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Watch:
         self._lookout = Lookout(trio.current_time())
         self._lost: dict[NodeId, float] = {}
         self._asking: dict[NodeId, None] = {}
-        self._answered_at: dict[NodeId, float] = {}
+        self._shown_at: dict[tuple[NodeId, NodeId], float] = {}
         self._refuted_at = -REFUTE_EVERY_S
         self._denied_seq = -1
         self._dead: tuple[NodeId, ...] = ()
@@ -110,6 +113,8 @@ class Watch:
             self._refuted(link, message)
         elif message.accused == self._book.own:
             self._accused(link, message)
+        elif self._is_outdated(message):
+            self._show(link, NodeId(message.accused), trio.current_time())
         elif self._accusations.is_news(message) and self._is_signed(message):
             self._accusations.take(message, trio.current_time())
             self._probe(NodeId(message.accused))
@@ -188,19 +193,23 @@ class Watch:
 
     async def _inquire(self, node: NodeId) -> None:
         try:
-            if await self._others_hear(node):
+            heard = await self._others_hear(node)
+            if heard:
                 self._lookout.vouched(node, trio.current_time())
-            else:
+            elif heard is False:
                 self._accuse(node)
         finally:
             del self._asking[node]
 
-    async def _others_hear(self, node: NodeId) -> bool:
-        """Whether one of a few neighbours, drawn by lot, hears a node."""
+    async def _others_hear(self, node: NodeId) -> bool | None:
+        """Whether one of a few neighbours, drawn by lot, hears a node; None if too few of them say anything.
+
+        Then this node's own links are to blame, as Lifeguard has it.
+        """
         now = trio.current_time()
         live = [other for other, sight in self._sights().items() if other != node and is_live(sight, now)]
         chosen = self._seams.rng.sample(live, min(ASKED, len(live)))
-        heard: list[NodeId] = []
+        answers: list[bool] = []
         async with trio.open_nursery() as nursery:
 
             async def ask(link: Link) -> None:
@@ -208,14 +217,15 @@ class Watch:
                     reply = await link.request(PingReq(node), ASK_S + (link.rtt_ms or 0.0) / 1000)
                 except MeshError:
                     return
-                if isinstance(reply, Pinged) and reply.alive:
-                    heard.append(link.node)
-                    nursery.cancel_scope.cancel()
+                if isinstance(reply, Pinged):
+                    answers.append(reply.alive)
+                    if reply.alive:
+                        nursery.cancel_scope.cancel()
 
             for link in self._neighbours():
                 if link.node in chosen:
                     nursery.start_soon(ask, link)
-        return bool(heard)
+        return True if any(answers) else None if 2 * len(answers) < len(chosen) else False
 
     def _accuse(self, node: NodeId) -> None:
         """Sign that a node is not heard, unless it was while others were asked."""
@@ -234,7 +244,7 @@ class Watch:
         if sight is not None and is_live(sight, now):
             return False
         rtt_s = median([one.rtt_s for one in sights.values()] or [RTT_UNKNOWN_S])
-        return self._accusations.is_dead(node, now, rtt_s)
+        return self._accusations.is_dead(node, now, rtt_s, own_fault(sights, node, now))
 
     def _note_dead(self) -> None:
         dead = tuple(sorted(self.dead()))
@@ -261,33 +271,41 @@ class Watch:
             self._tell_all(message, sender)
 
     def _tell_suspects(self, sights: dict[NodeId, Sight], now: float) -> None:
-        """Whoever is accused and heard here may not know of it: then it cannot deny it."""
-        for node in self._accusations.suspects():
+        """Tell a few suspects again, or else neighbours: some may know newer vitals, and show them."""
+        suspects = self._accusations.suspects()
+        live = [link for link in self._neighbours() if is_live(sights[link.node], now)]
+        for node in self._seams.rng.sample(suspects, min(SUSPECTS_TOLD, len(suspects))):
             self._probe(node)
-            if node in sights and is_live(sights[node], now):
-                for link in self._neighbours():
-                    if link.node == node:
-                        self._start(_tell, link, self._accusations.against(node)[0])
+            message = self._accusations.against(node)[0]
+            itself = [link for link in live if link.node == node]
+            for link in itself or self._seams.rng.sample(live, min(NEIGHBOURS_TOLD, len(live))):
+                self._start(_tell, link, message)
 
     def _accused(self, link: Link, message: Accuse) -> None:
         """This node is accused: it denies it to all, or shows who lags behind what it said since."""
         word, now = self._word_of(self._book.own), trio.current_time()
-        if word is None or message.seq > word.seq or not self._is_signed(message):
-            return
-        if message.seq == word.seq and node_id(message.accuser) in word.watchers:
+        if self._is_outdated(message):
+            self._show(link, self._book.own, now)
+        elif word is not None and message.seq == word.seq and self._may_accuse(message, word):
             self._denied_seq = word.seq
             self._deny(now)
-        elif (
-            message.seq < word.seq
-            and now - self._answered_at.get(link.node, now - REFUTE_EVERY_S) >= REFUTE_EVERY_S
-        ):
-            self._answered_at = {
-                node: at for node, at in self._answered_at.items() if now - at < REFUTE_EVERY_S
-            }
-            self._answered_at[link.node] = now
-            record = self._book.get(self._book.own, RecordType.VITALS)
-            if record is not None:
-                self._start(_tell, link, Refute(record.raw))
+
+    def _may_accuse(self, message: Accuse, word: Word) -> bool:
+        return node_id(message.accuser) in word.watchers and self._is_signed(message)
+
+    def _is_outdated(self, message: Accuse) -> bool:
+        """Whether the accused has signed vitals since."""
+        word = self._word_of(NodeId(message.accused))
+        return word is not None and message.seq < word.seq
+
+    def _show(self, link: Link, node: NodeId, now: float) -> None:
+        """Show newer vitals of an accused node to whoever lags behind, now and then."""
+        shown = {key: at for key, at in self._shown_at.items() if now - at < REFUTE_EVERY_S}
+        self._shown_at = shown
+        record = self._book.get(node, RecordType.VITALS)
+        if record is not None and (link.node, node) not in shown and len(shown) < SHOWN_MAX:
+            shown[link.node, node] = now
+            self._start(_tell, link, Refute(record.raw))
 
     def _deny(self, now: float) -> None:
         """Sign vitals newer than those accused, if that was not done a moment ago, and show them to all."""

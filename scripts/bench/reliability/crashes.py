@@ -9,7 +9,6 @@ from meshnode.testing.simulation import Simulation
 from meshwire.ids import NodeId
 from reliability.common import Play, Test, gather, names, until_each
 
-
 NONE = 0.5  # a bound on whole pairs
 
 
