@@ -29,8 +29,8 @@ from meshwire.signing import Signer
 log = structlog.get_logger("meshnode.net.watch")
 JITTER = 0.1
 ASKED = 4  # nodes that are asked whether they hear another
-ASK_S = 1.0
-ANSWER_S = 0.7  # how long one who is asked listens, before it answers no
+ASK_S = 1.5  # besides two round trips
+ANSWER_S = 0.7  # how long one who is asked, and does not watch that node itself, listens before it answers no
 LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
 SUSPECTS_TOLD = 4  # in each look
@@ -103,6 +103,8 @@ class Watch:
             while (sight := self._sights().get(target)) is not None:
                 if trio.current_time() - sight.heard_at <= PROBE_S:
                     return Pinged(True)
+                if self._watches(target) and not is_live(sight, trio.current_time()):
+                    return Pinged(False)
                 self._probe(target)
                 await trio.sleep(LISTEN_EVERY_S)
         return Pinged(False)
@@ -214,7 +216,7 @@ class Watch:
 
             async def ask(link: Link) -> None:
                 try:
-                    reply = await link.request(PingReq(node), ASK_S + (link.rtt_ms or 0.0) / 1000)
+                    reply = await link.request(PingReq(node), ASK_S + 2 * (link.rtt_ms or 0.0) / 1000)
                 except MeshError:
                     return
                 if isinstance(reply, Pinged):
