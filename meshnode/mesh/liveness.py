@@ -22,6 +22,7 @@ from meshwire.messages import Accuse
 WINDOW_SHORTEST_S = 1.5  # in which the accused can deny it, besides the way there and back
 WINDOW_LONGEST_S = 5.0  # with no more accusers than it takes
 OWN_FAULT = 2.0  # how much longer it gets, in the same times, from a node that hears nobody in time
+RTT_MOST_S = 0.5  # stalls make measured round trips longer than the way of a flood, which takes the fastest
 ROUND_TRIPS = 2  # the accusation on its way to the accused, and the denial back, over a few links
 
 
@@ -107,7 +108,9 @@ class Accusations:
         if word is None or not standing or len(standing) < needed:
             return False
         window = window_s(len(standing) - needed, min(2, len(word.watchers) - needed))
-        return now >= standing[needed - 1].at + (window + ROUND_TRIPS * rtt_s) * (1 + OWN_FAULT * own_fault)
+        return now >= standing[needed - 1].at + (window + ROUND_TRIPS * min(rtt_s, RTT_MOST_S)) * (
+            1 + OWN_FAULT * own_fault
+        )
 
     def forget_denied(self) -> None:
         """Drop what newer vitals have ended, and what is about nodes that are not known any more."""

@@ -12,9 +12,9 @@ from meshwire.limits import PROBE_S
 
 PROBES_MISSED = 2.5  # so many intervals of silence, besides the round trips, before a node is doubted
 LATE_PROBES = 2.0  # a link counts as live if it answered within so many
-ROUND_TRIPS = 2
+RTT_MOST_S = 1.0  # stalls make a measured round trip longer than any probe that comes each second needs
 LOST_S = 0.25  # a lost link is often made again at once
-OWN_FAULT = 2.0  # how much longer it takes, in the same intervals, when all others are late too
+OWN_FAULT = 1.5  # how much longer it takes, in the same intervals, when all others are late too
 ASLEEP_S = 3 * PROBE_S  # a look that comes so late tells of this node, not of the others
 
 
@@ -40,7 +40,7 @@ class Seen:
 
 def is_live(sight: Sight, now: float) -> bool:
     """Whether the link answered lately enough to outweigh what anybody says."""
-    return sight.linked and now - sight.heard_at <= LATE_PROBES * PROBE_S + ROUND_TRIPS * sight.rtt_s
+    return sight.linked and now - sight.heard_at <= LATE_PROBES * PROBE_S + min(sight.rtt_s, RTT_MOST_S)
 
 
 def own_fault(sights: Mapping[NodeId, Sight], about: NodeId, now: float) -> float:
@@ -77,7 +77,7 @@ class Lookout:
         )
 
     def _late(self, node: NodeId, sight: Sight, now: float) -> bool:
-        return self._silence_s(node, sight, now) > LATE_PROBES * PROBE_S + ROUND_TRIPS * sight.rtt_s
+        return self._silence_s(node, sight, now) > LATE_PROBES * PROBE_S + min(sight.rtt_s, RTT_MOST_S)
 
     def _doubted(
         self,
@@ -89,7 +89,7 @@ class Lookout:
     ) -> bool:
         others = len(linked) - (node in linked)
         share = (len(late) - (node in late)) / others if others else 0.0
-        patience_s = PROBES_MISSED * PROBE_S + ROUND_TRIPS * sight.rtt_s if sight.linked else LOST_S
+        patience_s = PROBES_MISSED * PROBE_S + min(sight.rtt_s, RTT_MOST_S) if sight.linked else LOST_S
         return self._silence_s(node, sight, now) > patience_s * (1 + OWN_FAULT * share)
 
     def _silence_s(self, node: NodeId, sight: Sight, now: float) -> float:
