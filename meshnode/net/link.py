@@ -104,7 +104,7 @@ class Link:
     def doubt(self) -> None:
         """The other end may be gone: ask it now."""
         self._pulse.doubt(trio.current_time())
-        self._ping()
+        self.probe()  # one that was lost a moment ago can be doubted still
 
     @property
     def heard_at(self) -> float:

@@ -1,11 +1,13 @@
-"""Who is dead, on whole nodes: crashes are seen, the living stay, the hostile are not believed, the leaving are let go."""
+"""Who is dead, on whole nodes: crashes are seen, the living stay, lies are not believed, who leaves is let go."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
+from meshnode.net import watch
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation, simulate
 from meshwire.accusing import accuse
@@ -79,29 +81,44 @@ def test_after_a_one_way_partition_nobody_stays_dead() -> None:
     simulate(3, play)
 
 
-def test_what_watchers_lie_is_denied_and_a_live_link_outweighs_it() -> None:
-    """Two hostile watchers accuse an honest node again and again, of its newest vitals."""
+def lying(monkeypatch: pytest.MonkeyPatch, *, denies: bool, links_count: bool, forged: bool = False) -> None:
+    """Two hostile watchers, or one that forges the other's word, accuse an honest node again and again."""
+    if not denies:
+        monkeypatch.setattr(watch.Watch, "_deny", lambda _watch, _now: None)
+    if not links_count:
+        monkeypatch.setattr(watch, "is_live", lambda _sight, _now: False)
 
     async def play(simulation: Simulation) -> None:
         nodes = await gather(simulation, 5)
         victim, liars = nodes[0].identity.node, nodes[1:3]
         for _ in range(40):
             for liar in liars:
-                lie(liar, victim)
+                lie(liars[0] if forged else liar, liar, victim)
             await trio.sleep(0.25)
-            assert not any(victim not in routes(node) for node in nodes[3:])
+            assert all(victim in routes(node) for node in nodes[3:])
 
     simulate(4, play)
 
 
-def lie(liar: Node, victim: NodeId) -> None:
-    """Accuse, by the liar's own watch but without its eyes."""
-    presence = liar.presence
-    assert presence is not None
-    vitals = presence.book.get(victim, RecordType.VITALS)
-    if vitals is not None:
-        message = accuse(liar.identity.signer, presence.mesh.id, victim, vitals.seq)
-        presence.watch._tell_all(message, victim)  # the victim is not told
+def lie(liar: Node, accuser: Node, victim: NodeId) -> None:
+    """Accuse, by the liar's own watch but without its eyes; in another's name if that is not the liar."""
+    assert liar.presence is not None
+    vitals = liar.presence.book.get(victim, RecordType.VITALS)
+    assert vitals is not None
+    message = accuse(liar.identity.signer, liar.presence.mesh.id, victim, vitals.seq)
+    liar.presence.watch._tell_all(msgspec.structs.replace(message, accuser=accuser.identity.key), None)
+
+
+def test_a_live_link_outweighs_what_watchers_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    lying(monkeypatch, denies=False, links_count=True)
+
+
+def test_what_watchers_lie_is_denied_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lying(monkeypatch, denies=True, links_count=False)
+
+
+def test_one_hostile_watcher_cannot_speak_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    lying(monkeypatch, denies=False, links_count=False, forged=True)
 
 
 def test_whoever_leaves_is_gone_at_once_and_back_when_it_starts_again() -> None:
