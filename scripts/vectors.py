@@ -43,6 +43,7 @@ def signing_vectors() -> list[dict[str, Any]]:
         (signing.DOMAIN_RECORD, 255, b"body"),
         (signing.DOMAIN_STATIC, b"", bytes(32)),
         (b"", b"kind", b"body"),
+        (signing.DOMAIN_ACCUSE, bytes(range(16)), bytes(range(20)) + (5).to_bytes(8, "big")),
     ]
     return [
         {

@@ -63,6 +63,17 @@ def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId]
     return edges
 
 
+def without(gone: Collection[NodeId], edges: Graph) -> Graph:
+    """The same edges but for those to nodes that are gone."""
+    if not gone:
+        return edges
+    return {
+        node: {other: cost for other, cost in others.items() if other not in gone}
+        for node, others in edges.items()
+        if node not in gone
+    }
+
+
 def routes(own: NodeId, edges: Graph, links_max: int = LINKS_LOOKED_AT) -> dict[NodeId, Route]:
     """The cheapest route to every node in reach.
 

@@ -4,7 +4,7 @@ A view is made from records and links as they are now; nothing in it is guessed 
 nothing: which of these nodes may serve is for `routing`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -96,15 +96,20 @@ class Peers:
         self._routes: dict[NodeId, paths.Route] = {}
 
     def view(
-        self, links: paths.Links, standing: StandingOf, doubted: tuple[NodeId, ...] = ()
+        self,
+        links: paths.Links,
+        standing: StandingOf,
+        doubted: tuple[NodeId, ...] = (),
+        dead: Collection[NodeId] = frozenset(),
     ) -> dict[NodeId, Peer]:
         """Every other member with a current record, by id.
 
         `links` are this node's live links with their round trips in milliseconds, `doubted` the ends of those that
-        have fallen silent; `standing(key)` is None for a key that is no member.
+        have fallen silent; `standing(key)` is None for a key that is no member. No route leads to or through the
+        `dead`; what they said stays.
         """
         self._refresh()
-        self._find_routes(links, doubted)
+        self._find_routes(links, doubted, dead)
         by_owner = self._records_by_owner()
         return {
             node: self._peer(node, records, links, standing)
@@ -134,7 +139,7 @@ class Peers:
     ) -> list[paths.Route]:
         """Ways to a node that share no relay, cheapest first; see `paths.alternates`."""
         self._refresh()
-        self._find_routes(links, doubted)
+        self._find_routes(links, doubted, ())
         return paths.alternates(self._book.own, self._graph, target, count, without)
 
     def _peer(self, node: NodeId, records: list[Record], links: paths.Links, standing: StandingOf) -> Peer:
@@ -173,11 +178,12 @@ class Peers:
             record.raw: before[record.raw] if record.raw in before else _read(record) for record in current
         }
 
-    def _find_routes(self, links: paths.Links, doubted: tuple[NodeId, ...]) -> None:
-        graph_for = (self._read_at, tuple(links.items()), doubted)
+    def _find_routes(self, links: paths.Links, doubted: tuple[NodeId, ...], dead: Collection[NodeId]) -> None:
+        graph_for = (self._read_at, tuple(links.items()), doubted, frozenset(dead))
         if graph_for != self._graph_for:
             self._graph_for = graph_for
-            self._graph = paths.graph(self._book.own, links, self._claims(), doubted)
+            every = paths.graph(self._book.own, links, self._claims(), doubted)
+            self._graph = paths.without(dead, every)
             self._routes = paths.routes(self._book.own, self._graph)
 
     def _claims(self) -> dict[NodeId, paths.Claim]:

@@ -107,11 +107,21 @@ class Link:
     def doubt(self) -> None:
         """The other end may be gone: ask it now."""
         self._pulse.doubt(trio.current_time())
-        self._ping()
+        self.probe()  # one that was lost a moment ago can be doubted still
+
+    @property
+    def heard_at(self) -> float:
+        """When anything last came from the other end."""
+        return self._pulse.heard_at
+
+    def probe(self) -> None:
+        """Ask the other end now whether it is there."""
+        if self.alive:
+            self._ping()
 
     def watch(self, stream: Stream) -> None:
         """From now on an answer is due on this stream: tell it when the link falls silent, and again each
-        PROBE_S while it stays so.
+        ANSWER_PROBE_S while it stays so.
         """
         self._watched[stream] = None
         self._pulse.watched = True

@@ -1,19 +1,20 @@
 """Whether the other end of a link still answers, and how fast. Pure: the time, in seconds, is an argument."""
 
-from meshwire.limits import DEAD_LINK_S, PING_S, PROBE_ANSWER_S, PROBE_S
+from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 
 RTT_GAIN = 1 / 8  # how far one measurement moves the smoothed round trip (RFC 6298)
 SPREAD_GAIN = 1 / 4  # and how far its distance moves their mean distance
 SPREAD_FIRST = 1 / 8  # of the first round trip: a way between two devices is steadier than RFC 6298 expects
 SPREADS = 4
 UNKNOWN_RTT_S = 0.5
-PINGS_KEPT = 2  # no more can be on their way before the link is dead
+PINGS_KEPT = 16  # no more can be on their way before the link is dead: a watcher sends one a second
 
 
 class Pulse:
-    """The pings of one link. `rtt_ms` is the smoothed round trip, None before the first answer.
+    """The pings of one link.
 
-    While it is `watched`, silence is asked about after PROBE_S, and is suspicious when the answer is overdue.
+    `rtt_ms` is the smoothed round trip, None before the first answer; `heard_at` when anything last came. While it is
+    `watched`, silence is asked about after ANSWER_PROBE_S, and is suspicious when the answer is overdue.
     """
 
     def __init__(self, now: float) -> None:
@@ -21,7 +22,7 @@ class Pulse:
         self.watched = False
         self._spread_ms = 0.0
         self._doubted_at: float | None = None
-        self._heard_at = now
+        self.heard_at = now
         self._asked_at: float | None = None  # the first ping since anything was heard
         self._pinged_last = -PING_S + now
         self._token = 0
@@ -29,7 +30,7 @@ class Pulse:
 
     def heard(self, now: float) -> None:
         """Something, anything, has come."""
-        self._heard_at = now
+        self.heard_at = now
         self._doubted_at = self._asked_at = None
 
     def doubt(self, now: float) -> None:
@@ -76,7 +77,7 @@ class Pulse:
 
     def is_dead(self, now: float) -> bool:
         """Whether nothing has come for DEAD_LINK_S."""
-        return now >= self._heard_at + DEAD_LINK_S
+        return now >= self.heard_at + DEAD_LINK_S
 
     def wants_ping(self, now: float) -> bool:
         """Whether it is time for one: every PING_S, and earlier where silence is watched."""
@@ -85,12 +86,12 @@ class Pulse:
     @property
     def _probe_at(self) -> float:
         """When watched silence is asked about; never twice."""
-        return self._heard_at + PROBE_S if self.watched and self._asked_at is None else float("inf")
+        return self.heard_at + ANSWER_PROBE_S if self.watched and self._asked_at is None else float("inf")
 
     def next_look(self, now: float) -> float:
         """When to ping, to find the link suspicious, or to find it dead."""
-        look = min(self._pinged_last + PING_S, self._heard_at + DEAD_LINK_S, self._probe_at)
+        look = min(self._pinged_last + PING_S, self.heard_at + DEAD_LINK_S, self._probe_at)
         if self.watched and self._asked_at is not None:
             due = self._asked_at + self.patience_s
-            look = min(look, due if due > now else now + PROBE_S)
+            look = min(look, due if due > now else now + ANSWER_PROBE_S)
         return look

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from meshnode.errors import MeshError
-from meshnode.mesh.liveness import redial_delay_s
+from meshnode.mesh.redialling import redial_delay_s
 from meshnode.net.link import Link
 from meshnode.seams import Rng
 

@@ -4,7 +4,7 @@ It builds these parts, ties them together and runs them in one nursery. A node t
 this and begins a new one; engines, API and control socket live on beside it.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -12,7 +12,7 @@ import trio
 
 from meshnode import __version__
 from meshnode.config import Config
-from meshnode.errors import MeshError, NotAllowed, Unreachable
+from meshnode.errors import MeshError, NotAllowed
 from meshnode.identity import Identity
 from meshnode.mesh.ads import NodeAd
 from meshnode.mesh.book import Merged, Refused
@@ -26,8 +26,10 @@ from meshnode.net.gossip import Gossip
 from meshnode.net.link import Link, Stream
 from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
+from meshnode.net.watch import Ties, Watch
 from meshnode.node.detours import another_way
 from meshnode.node.publisher import Publisher
+from meshnode.node.seeking import Seeker
 from meshnode.node.visit import Entry
 from meshnode.seams import Seams
 from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
@@ -39,14 +41,13 @@ from meshnode.trust.membership import Mesh
 from meshnode.trust.weights import all_signed
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
-from meshwire.messages import GossipSyn, Join, Open, RecordGet, RecordGot
+from meshwire.messages import Accuse, GossipSyn, Join, Open, PingReq, RecordGet, RecordGot, Refute
 from meshwire.numbers import Message
-from meshwire.records import Record, RecordType, read_record
+from meshwire.records import Record, read_record
 
 log = structlog.get_logger("meshnode.node")
-LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
-LOOK_FOR_PEERS_S = 1.0
 STRANGERS_AT_ONCE = 8
+FAREWELL_S = 1.0  # no longer than this does a node that leaves wait to be heard
 OnAsk = Callable[[Link, Stream, Open], Awaitable[None]]
 
 
@@ -93,14 +94,15 @@ class Presence:
             on_ask=world.on_ask,
             on_request=self._on_request,
         )
+        self.seeker = Seeker(world.config, world.store, seams, self.book, self.peers, self.switch)
         self.gossip = Gossip(self.book, self._member_links, seams, on_merged=self._on_merged)
         self.dht = Dht(
             mesh.id,
             self.book,
-            self._reach,
+            self.seeker.reach,
             seams,
             verify=seams.verify,
-            probe=self._probe if mesh.is_open else None,
+            probe=self.seeker.probe if mesh.is_open else None,
         )
         self.membership = Membership(
             identity,
@@ -117,17 +119,50 @@ class Presence:
             seams,
             world.bench,
             node_ad=self._node_ad,
-            rtts_ms=self.switch.rtts_ms,
+            rtts_ms=self._live_rtts_ms,
             keep_seq=world.store.raise_seq,
             on_ads=self.dht.changed,
             on_signed=self.gossip.nudge,
             incarnation=incarnation,
+        )
+        self.watch = Watch(
+            self.book,
+            Ties(
+                signer=identity.signer,
+                mesh=mesh.id,
+                links=self.switch.links,
+                is_member=self.members.is_member,
+                merge=self._take,
+                sign_vitals=self.publisher.sign_vitals,
+                changed=self._changed,
+            ),
+            seams,
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be on the mesh until cancelled; started once the node listens. Raises PortInUse."""
         self.book.raise_floor(await self._world.store.next_seq(self._world.seams.now_ms()))
         await self._recall_certificates()
+        async with trio.open_nursery() as nursery:
+            parts = trio.CancelScope()
+            await nursery.start(self._live, parts)
+            parts.shield = True
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(FAREWELL_S, shield=True):
+                    await self._say_farewell()
+                parts.cancel()
+
+    async def _live(
+        self, parts: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run all parts, in a scope that is shielded once they are up: who is told to end can still say so."""
+        with parts:
+            await self._run_parts(task_status)
+
+    async def _run_parts(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self.bound = await nursery.start(self.switch.run, self._listen)
@@ -136,8 +171,19 @@ class Presence:
             nursery.start_soon(self.publisher.run)
             nursery.start_soon(self.gossip.run)
             nursery.start_soon(self.dht.run)
-            nursery.start_soon(self._look_for_peers)
+            nursery.start_soon(self.watch.run)
+            nursery.start_soon(self.seeker.run, self._entry)
             task_status.started()
+
+    async def _say_farewell(self) -> None:
+        """Let the neighbours know at once that this node leaves; they pass it on."""
+        links = self._member_links()
+        if links:
+            self.publisher.leave()
+            await self._world.store.raise_seq(self.book.last_seq)
+            async with trio.open_nursery() as nursery:
+                for link in links:
+                    nursery.start_soon(self.gossip.exchange, link)
 
     async def _recall_certificates(self) -> None:
         """Put this node's chain in the book and, at an issuer, all that it has signed, to be spread."""
@@ -151,7 +197,9 @@ class Presence:
 
     def view(self) -> dict[NodeId, Peer]:
         """Every other member with a current record."""
-        return self.peers.view(self.switch.rtts_ms(), self.members.standing, self.switch.doubted())
+        return self.peers.view(
+            self.switch.rtts_ms(), self.members.standing, self.switch.doubted(), self.watch.dead()
+        )
 
     def candidates(self) -> list[Candidate]:
         """What the others offer."""
@@ -203,10 +251,15 @@ class Presence:
             raise NotAllowed("Only a request to join is taken before there is a certificate.")
         if isinstance(message, GossipSyn | RecordGet):
             return await self.gossip.answer(link, message)
+        if isinstance(message, PingReq):
+            return await self.watch.answer(link, message)
         return await self.dht.answer(link, message)
 
     async def _on_notice(self, link: Link, message: Message) -> None:
-        await self.gossip.notice(link, message)
+        if isinstance(message, Accuse | Refute):
+            await self.watch.notice(link, message)
+        else:
+            await self.gossip.notice(link, message)
 
     async def _on_circuit(self, link: Link, stream: Stream, opening: Open) -> None:
         await self.circuits.arrived(link, stream, opening)
@@ -224,7 +277,26 @@ class Presence:
         self._news = trio.Event()
 
     def _on_down(self, link: Link) -> None:
+        self.watch.lost(link)
         self.publisher.nudge()
+
+    def _changed(self) -> None:
+        """Somebody is dead, or is not any more."""
+        self._tell()
+        self.publisher.nudge()
+
+    def _live_rtts_ms(self) -> dict[NodeId, float | None]:
+        """The neighbours to name: a link to a dead node may stay open for a while."""
+        dead = self.watch.dead()
+        return {node: rtt_ms for node, rtt_ms in self.switch.rtts_ms().items() if node not in dead}
+
+    def _take(self, raws: tuple[bytes, ...], sender: NodeId) -> Merged:
+        """Records that came outside gossip's order."""
+        now, wall_ms = trio.current_time(), self._world.seams.now_ms()
+        merged = self.book.merge(raws, now=now, wall_ms=wall_ms, sender=sender, in_order=False)
+        if merged.accepted or merged.refused:
+            self._on_merged(merged, sender)
+        return merged
 
     def _member_links(self) -> list[Link]:
         """One link to each member, to gossip over."""
@@ -304,24 +376,6 @@ class Presence:
 
     # --- Finding others ---
 
-    async def _reach(self, node: NodeId) -> Link:
-        """A direct link to a node met in a lookup, dialled if there is none."""
-        if (link := self.switch.direct(node)) is not None:
-            return link
-        addresses = self.peers.addresses(node)
-        if not addresses or not self._world.config.discover:
-            raise Unreachable("The node has no address to dial, or this node does not dial strangers.")
-        return await self.switch.dial(addresses[0], node)
-
-    async def _probe(self, node: NodeId) -> str:
-        """The address at which a node really is: dialled, whatever links to it there are. Raises MeshError."""
-        peer = self.view().get(node)
-        if peer is None or peer.ad is None or not peer.ad.addresses or not self._world.config.discover:
-            raise Unreachable("The node has no address to dial, or this node does not dial strangers.")
-        link = await self.switch.dial(peer.ad.addresses[0], node)
-        await link.aclose()
-        return link.remote
-
     async def linked(self) -> None:
         """Wait until there is a link to another member, and what it knows of the mesh has come over it."""
         while not (self._member_links() and self._others):
@@ -330,28 +384,3 @@ class Presence:
     def last_failure(self) -> MeshError | None:
         """Why a wanted link is not up, if that is known."""
         return next(iter(self.switch.last_failures.values()), None)
-
-    async def _look_for_peers(self) -> None:
-        """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move."""
-        wished: dict[NodeId, tuple[str, ...]] = {}
-        if self._entry is not None:
-            self.switch.want(self._entry.addresses[:1], first=self._entry.link)
-        for address in self._world.config.bootstrap:
-            self.switch.want((address,))
-        for _, address in await self._world.store.addresses():
-            self.switch.want((address,))
-        while self._world.config.discover:
-            for node, addresses in list(wished.items()):
-                if self.peers.addresses(node) != addresses:  # gone, or at another place
-                    self.switch.unwant(node)
-                    del wished[node]
-            for node in self._strangers(wished) if len(wished) < LINKS_WANTED else ():
-                wished[node] = self.peers.addresses(node)
-                self.switch.want(wished[node], node)
-            await trio.sleep(LOOK_FOR_PEERS_S)
-
-    def _strangers(self, wished: Collection[NodeId]) -> list[NodeId]:
-        """Whom to wish for next, by lot: if all chose by one rule, all links would end at the same few nodes."""
-        others = [node for node, _ in self.book.all(RecordType.NODE) if node not in wished]
-        known = [node for node in sorted(others) if node != self.book.own and self.peers.addresses(node)]
-        return self._world.seams.rng.sample(known, min(LINKS_WANTED - len(wished), len(known)))

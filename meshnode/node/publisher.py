@@ -26,7 +26,7 @@ from meshnode.mesh.vitals import (
 from meshnode.seams import Seams
 from meshnode.serve.local import Bench
 from meshnode.terms import ModelCard
-from meshwire.records import RecordType
+from meshwire.records import Record, RecordType
 from meshwire.signing import Signer
 
 LOOK_EVERY_S = 1.0
@@ -66,6 +66,8 @@ class Publisher:
         self._vitals: Vitals | None = None
         self._signed_vitals_at = 0.0
         self._wake = trio.Event()
+        self._kept_seq = 0
+        self._left = False
 
     def nudge(self) -> None:
         """Something changed: look now."""
@@ -75,14 +77,28 @@ class Publisher:
         """Look at every change and every second, until cancelled."""
         while True:
             self._wake = trio.Event()
-            before = self._book.last_seq
-            self._publish_ads()
-            self._publish_vitals()
-            if self._book.last_seq != before:
-                await self._keep_seq(self._book.last_seq)
+            if not self._left:
+                self._publish_ads()
+                self._publish_vitals()
+            if self._book.last_seq != self._kept_seq:
+                self._kept_seq = self._book.last_seq
+                await self._keep_seq(self._kept_seq)
                 self._on_signed()
             with trio.move_on_after(LOOK_EVERY_S):
                 await self._wake.wait()
+
+    def leave(self) -> None:
+        """Sign that this node leaves, which ends all that it said; it says nothing after that."""
+        if not self._left:
+            self._left = True
+            self._sign(RecordType.TOMBSTONE, {}, TOMBSTONE_TTL_MS)
+            self.nudge()
+
+    def sign_vitals(self) -> bytes:
+        """Fresh vitals, whether they are due or not: somebody says that this node is dead."""
+        self._vitals, self._signed_vitals_at = self._current_vitals(), trio.current_time()
+        self.nudge()
+        return self._sign(RecordType.VITALS, vitals_payload(self._vitals), VITALS_TTL_MS).raw
 
     def current_cards(self) -> dict[str, ModelCard]:
         """The models to offer to others, by name; those of an engine that is restarting stay."""
@@ -134,8 +150,8 @@ class Publisher:
             incarnation=self._incarnation,
         )
 
-    def _sign(self, kind: RecordType, payload: dict[int, object], ttl_ms: int) -> None:
-        self._book.publish(
+    def _sign(self, kind: RecordType, payload: dict[int, object], ttl_ms: int) -> Record:
+        return self._book.publish(
             self._signer,
             kind,
             payload,

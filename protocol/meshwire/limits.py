@@ -44,7 +44,7 @@ HANDSHAKE_S = 10.0
 WRITE_STALL_S = 2.0
 PING_S = 5.0
 DEAD_LINK_S = 10.0
-PROBE_S = 0.75  # a link on which an answer is due is asked after so much silence
+ANSWER_PROBE_S = 0.75  # a link on which an answer is due is asked after so much silence
 PROBE_ANSWER_S = 1.0  # and suspected when nothing has come for so long since, or longer where round trips are
 
 # --- Answers that break off ---
@@ -52,6 +52,14 @@ REPLAY_BYTES = 64 * 1024  # kept of one answer, counted as credit is: as much as
 REPLAY_S = 10.0  # how long it is kept without a link, and after its end
 REPLAYS_PER_KEY = 16
 REPLAYS_TOTAL = 128
+
+# --- Liveness ---
+PROBE_S = 1.0  # how often a watcher asks
+ACCUSERS_NEEDED = 2  # or all watchers, if there are fewer
+ACCUSATIONS_PASSED = 4  # more about one node are news to nobody
+ACCUSATIONS_TOTAL = 4096
+ACCUSATIONS_PER_ACCUSER = LINKS_TOTAL
+REFUTE_EVERY_S = 1.0
 
 # --- DHT ---
 DHT_K = 20

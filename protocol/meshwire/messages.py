@@ -26,6 +26,7 @@ from meshwire.numbers import (
     ResetCode,
     Route,
     Sentence,
+    Signature,
 )
 
 # --- Streams and the link itself ---
@@ -197,6 +198,36 @@ class RecordGot(Message, frozen=True):
     records: tuple[RawRecord, ...] = ()
 
 
+# --- Liveness ---
+
+
+class PingReq(Message, frozen=True):
+    """Asks whether the receiver still hears a node that the sender no longer hears."""
+
+    target: Id
+
+
+class Pinged(Message, frozen=True):
+    """Whether it does."""
+
+    alive: bool
+
+
+class Accuse(Message, frozen=True):
+    """A watcher's word that it no longer hears `accused`, whose last vitals have this `seq`; see `accusing`."""
+
+    accused: Id
+    seq: U63
+    accuser: PublicKey
+    signature: Signature
+
+
+class Refute(Message, frozen=True):
+    """The accused node's own word: its VITALS, signed after those that the accusation names."""
+
+    record: RawRecord
+
+
 NOTICES: dict[FrameType, type[Message]] = {
     FrameType.OPEN: Open,
     FrameType.WINDOW: Window,
@@ -211,6 +242,9 @@ NOTICES: dict[FrameType, type[Message]] = {
     FrameType.GOSSIP_SYN: GossipSyn,
     FrameType.GOSSIP_ACK: GossipAck,
     FrameType.RECORD_GET: RecordGet,
+    FrameType.PING_REQ: PingReq,
+    FrameType.ACCUSE: Accuse,
+    FrameType.REFUTE: Refute,
 }
 """Frames without the REPLY flag."""
 
@@ -221,6 +255,7 @@ REPLIES: dict[FrameType, type[Message]] = {
     FrameType.DHT_STORE: DhtStored,
     FrameType.GOSSIP_SYNACK: GossipSynAck,
     FrameType.RECORD_GET: RecordGot,
+    FrameType.PING_REQ: Pinged,
 }
 """Frames with the REPLY flag."""
 
@@ -231,10 +266,11 @@ REPLY_OF: dict[type[Message], type[Message]] = {
     DhtStore: DhtStored,
     GossipSyn: GossipSynAck,
     RecordGet: RecordGot,
+    PingReq: Pinged,
 }
 """The reply that each request asks for."""
 
-NOTICES_ALONE: frozenset[type[Message]] = frozenset({GossipAck})
+NOTICES_ALONE: frozenset[type[Message]] = frozenset({GossipAck, Accuse, Refute})
 """Messages that ask for no reply."""
 
 TYPE_OF: dict[type[Message], FrameType] = {

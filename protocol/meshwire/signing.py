@@ -13,6 +13,7 @@ SIGNATURE_BYTES = 64
 
 DOMAIN_RECORD = b"meshnode/record/1"
 DOMAIN_STATIC = b"meshnode/static/1"
+DOMAIN_ACCUSE = b"meshnode/accuse/1"
 
 
 def signed_bytes(domain: bytes, kind: int | bytes, body: bytes) -> bytes:

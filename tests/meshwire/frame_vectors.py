@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from meshwire import inner, numbers
+from meshwire import accusing, ids, inner, numbers, signing
 from meshwire import messages as m
 from meshwire.codec import encode_data, encode_frame, encode_frame_as, encode_inner
 from meshwire.numbers import Flag, FrameType
@@ -26,6 +26,9 @@ NOTICES: tuple[tuple[numbers.Message, int], ...] = (
     (m.GossipAck((b"record",)), 0),
     (m.GossipAck((b"record",), (m.DigestEntry(ID[:8], 5),)), 0),
     (m.RecordGet(ID, 4, "name"), 6),
+    (m.PingReq(ID), 7),
+    (accusing.accuse(signing.Signer(KEY), ID[:16], ids.NodeId(ID), 5), 0),
+    (m.Refute(b"record"), 0),
 )
 REPLIES: tuple[numbers.Message, ...] = (
     m.Joined((b"member", b"issuer")),
@@ -34,6 +37,7 @@ REPLIES: tuple[numbers.Message, ...] = (
     m.DhtStored(),
     m.GossipSynAck((m.DigestEntry(ID[:8], 6),), (b"record",)),
     m.RecordGot((b"record",)),
+    m.Pinged(True),
 )
 REFUSAL = m.Refusal("busy", "Too much to do.", "Try later.", 1.5)
 INNER: tuple[numbers.Message, ...] = (

@@ -3,7 +3,7 @@
 import pytest
 
 from meshnode.net.pulse import Pulse
-from meshwire.limits import DEAD_LINK_S, PING_S, PROBE_ANSWER_S, PROBE_S
+from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 
 
 def test_the_round_trip_is_smoothed() -> None:
@@ -52,12 +52,12 @@ def watched(rtt_s: float) -> Pulse:
 
 def test_watched_silence_is_asked_about_once_and_suspicious_when_the_answer_is_overdue() -> None:
     pulse = watched(0.05)
-    assert pulse.next_look(10.0) == 10.0 + PROBE_S
-    assert not pulse.wants_ping(10.0 + PROBE_S - 0.01)
-    assert pulse.wants_ping(10.0 + PROBE_S)
-    token = pulse.ping(10.0 + PROBE_S)
-    assert not pulse.wants_ping(10.0 + PROBE_S + 0.5)
-    overdue = 10.0 + PROBE_S + PROBE_ANSWER_S
+    assert pulse.next_look(10.0) == 10.0 + ANSWER_PROBE_S
+    assert not pulse.wants_ping(10.0 + ANSWER_PROBE_S - 0.01)
+    assert pulse.wants_ping(10.0 + ANSWER_PROBE_S)
+    token = pulse.ping(10.0 + ANSWER_PROBE_S)
+    assert not pulse.wants_ping(10.0 + ANSWER_PROBE_S + 0.5)
+    overdue = 10.0 + ANSWER_PROBE_S + PROBE_ANSWER_S
     assert pulse.next_look(11.0) == overdue
     assert not pulse.is_suspicious(overdue - 0.01)
     assert pulse.is_suspicious(overdue)
@@ -69,7 +69,7 @@ def test_watched_silence_is_asked_about_once_and_suspicious_when_the_answer_is_o
 def test_unwatched_silence_is_left_to_the_usual_pings() -> None:
     pulse = watched(0.05)
     pulse.watched = False
-    assert not pulse.wants_ping(10.0 + PROBE_S)
+    assert not pulse.wants_ping(10.0 + ANSWER_PROBE_S)
     assert pulse.next_look(10.0) == 9.0 + PING_S
 
 

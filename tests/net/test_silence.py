@@ -4,11 +4,11 @@ import pytest
 import trio
 
 from meshnode.net.link import Link, Stream, StreamSilent
-from meshwire.limits import PROBE_ANSWER_S, PROBE_S
+from meshwire.limits import ANSWER_PROBE_S, PROBE_ANSWER_S
 from meshwire.messages import Open
 from tests.net.hubs import World, open_world
 
-SUSPECTED_S = PROBE_S + PROBE_ANSWER_S
+SUSPECTED_S = ANSWER_PROBE_S + PROBE_ANSWER_S
 
 
 @pytest.fixture

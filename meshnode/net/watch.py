@@ -1,0 +1,349 @@
+"""The watch over links: probes, questions to third nodes, accusations and denials on their way. It decides nothing.
+
+Whom to doubt is `mesh.watching`'s to say, who is dead `mesh.liveness`'s.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import structlog
+import trio
+
+from meshnode.errors import MeshError, NotAllowed
+from meshnode.mesh.book import Merged, RecordBook
+from meshnode.mesh.liveness import Accusations, Word
+from meshnode.mesh.vitals import read_vitals
+from meshnode.mesh.watching import Lookout, Sight, is_live, own_fault
+from meshnode.net.link import Link
+from meshnode.seams import Seams
+from meshwire import accusing
+from meshwire.errors import RemoteWireError
+from meshwire.ids import NodeId, node_id, to_text
+from meshwire.limits import PROBE_S, REFUTE_EVERY_S
+from meshwire.messages import Accuse, Pinged, PingReq, Refute
+from meshwire.numbers import Message
+from meshwire.records import RecordType
+from meshwire.signing import Signer
+
+log = structlog.get_logger("meshnode.net.watch")
+JITTER = 0.1
+ASKED = 4  # nodes that are asked whether they hear another
+ASK_S = 1.5  # besides two round trips
+ANSWER_S = 0.7  # how long one who is asked, and does not watch that node itself, listens before it answers no
+LISTEN_EVERY_S = 0.1
+RTT_UNKNOWN_S = 0.25
+SUSPECTS_TOLD = 4  # in each look
+NEIGHBOURS_TOLD = 2
+SHOWN_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What the watch needs of the node.
+
+    `links` gives every link; `is_member` whether a key counts; `merge` takes records that came from a node;
+    `sign_vitals` signs fresh ones; `changed` hears that somebody is dead, or is not any more.
+    """
+
+    signer: Signer
+    mesh: bytes
+    links: Callable[[], Sequence[Link]]
+    is_member: Callable[[bytes], bool]
+    merge: Callable[[tuple[bytes, ...], NodeId], Merged]
+    sign_vitals: Callable[[], bytes]
+    changed: Callable[[], None]
+
+
+class Watch:
+    """One node's watch over its neighbours."""
+
+    def __init__(self, book: RecordBook, ties: Ties, seams: Seams) -> None:
+        self._book = book
+        self._ties = ties
+        self._seams = seams
+        self._words: dict[NodeId, tuple[bytes, Word | None]] = {}
+        self._accusations = Accusations(self._word_of)
+        self._lookout = Lookout(trio.current_time())
+        self._lost: dict[NodeId, float] = {}
+        self._asking: dict[NodeId, None] = {}
+        self._shown_at: dict[tuple[NodeId, NodeId], float] = {}
+        self._refuted_at = -REFUTE_EVERY_S
+        self._denied_seq = -1
+        self._dead: tuple[NodeId, ...] = ()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while True:
+                self._look(trio.current_time())
+                await trio.sleep(PROBE_S * (1 + JITTER * (2 * self._seams.rng.random() - 1)))
+
+    def dead(self) -> frozenset[NodeId]:
+        """The nodes that are dead, by what is known now. A link that answers outweighs every accusation."""
+        suspects = self._accusations.suspects()
+        if not suspects:
+            return frozenset()
+        now, sights = trio.current_time(), self._sights()
+        return frozenset(node for node in suspects if self._is_dead(node, sights, now))
+
+    def lost(self, link: Link) -> None:
+        """A link is gone; a watcher that has no other asks around at once."""
+        if link.node not in self._sights():
+            self._lost[link.node] = trio.current_time()
+
+    async def answer(self, link: Link, message: PingReq) -> Pinged:
+        """Whether this node hears another, which it probes to find out."""
+        target = NodeId(message.target)
+        if target == link.node:
+            raise NotAllowed("A node is not asked about itself.")
+        with trio.move_on_after(ANSWER_S):
+            while (sight := self._sights().get(target)) is not None:
+                if trio.current_time() - sight.heard_at <= PROBE_S:
+                    return Pinged(True)
+                if self._watches(target) and not is_live(sight, trio.current_time()):
+                    return Pinged(False)
+                self._probe(target)
+                await trio.sleep(LISTEN_EVERY_S)
+        return Pinged(False)
+
+    async def notice(self, link: Link, message: Accuse | Refute) -> None:
+        """Take an accusation or a denial, and hand on what is news."""
+        if isinstance(message, Refute):
+            self._refuted(link, message)
+        elif message.accused == self._book.own:
+            self._accused(link, message)
+        elif self._is_outdated(message):
+            self._show(link, NodeId(message.accused), trio.current_time())
+        elif self._accusations.is_news(message) and self._is_signed(message):
+            self._accusations.take(message, trio.current_time())
+            self._probe(NodeId(message.accused))
+            self._pass_on(link.node)
+
+    # --- Looking ---
+
+    def _look(self, now: float) -> None:
+        sights = self._sights()
+        self._accusations.forget_denied()
+        seen = self._lookout.look(self._watched(sights), now)
+        for node in seen.quiet:
+            self._probe(node)
+        for node in seen.doubted:
+            self._ask_about(node)
+        self._pass_on(None)
+        self._tell_suspects(sights, now)
+        self._deny(now)
+        self._note_dead()
+
+    def _sights(self) -> dict[NodeId, Sight]:
+        """Every member with a live link."""
+        sights: dict[NodeId, Sight] = {}
+        for link in self._ties.links():
+            if link.alive and not link.joining:
+                known = sights.get(link.node)
+                heard_at = max(link.heard_at, known.heard_at if known is not None else link.heard_at)
+                rtt_s = RTT_UNKNOWN_S if link.rtt_ms is None else link.rtt_ms / 1000
+                sights[link.node] = Sight(heard_at, rtt_s)
+        return sights
+
+    def _watched(self, sights: dict[NodeId, Sight]) -> dict[NodeId, Sight]:
+        """Those whose vitals name this node; also after their links are lost, until they sign others."""
+        self._lost = {
+            node: at for node, at in self._lost.items() if node not in sights and self._watches(node)
+        }
+        lost = {node: Sight(at, RTT_UNKNOWN_S, linked=False) for node, at in self._lost.items()}
+        return {node: sight for node, sight in (sights | lost).items() if self._watches(node)}
+
+    def _watches(self, node: NodeId) -> bool:
+        word = self._word_of(node)
+        return word is not None and self._book.own in word.watchers
+
+    def _word_of(self, node: NodeId) -> Word | None:
+        """What a node's vitals say, read once."""
+        record = self._book.get(node, RecordType.VITALS)
+        if record is None:
+            self._words.pop(node, None)
+            return None
+        known = self._words.get(node)
+        if known is None or known[0] is not record.raw:
+            try:
+                watchers = frozenset(NodeId(one.node) for one in read_vitals(record).neighbours)
+                known = self._words[node] = (record.raw, Word(record.seq, watchers))
+            except RemoteWireError:
+                known = self._words[node] = (record.raw, None)
+        return known[1]
+
+    def _probe(self, node: NodeId) -> None:
+        for link in self._ties.links():
+            if link.node == node and not link.joining:
+                link.probe()
+
+    # --- Doubting ---
+
+    def _ask_about(self, node: NodeId) -> None:
+        """Ask others, unless that is going on, or this node or enough others have accused it already."""
+        accusers = [node_id(one.accuser) for one in self._accusations.against(node)]
+        if (
+            node not in self._asking
+            and self._book.own not in accusers
+            and not self._accusations.settled(node)
+        ):
+            self._asking[node] = None
+            self._start(self._inquire, node)
+
+    async def _inquire(self, node: NodeId) -> None:
+        try:
+            heard = await self._others_hear(node)
+            if heard:
+                self._lookout.vouched(node, trio.current_time())
+            elif heard is False:
+                self._accuse(node)
+        finally:
+            del self._asking[node]
+
+    async def _others_hear(self, node: NodeId) -> bool | None:
+        """Whether one of a few neighbours, drawn by lot, hears a node; None if too few of them say anything.
+
+        Then this node's own links are to blame, as Lifeguard has it.
+        """
+        now = trio.current_time()
+        live = [other for other, sight in self._sights().items() if other != node and is_live(sight, now)]
+        chosen = self._seams.rng.sample(live, min(ASKED, len(live)))
+        answers: list[bool] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask(link: Link) -> None:
+                try:
+                    reply = await link.request(PingReq(node), ASK_S + 2 * (link.rtt_ms or 0.0) / 1000)
+                except MeshError:
+                    return
+                if isinstance(reply, Pinged):
+                    answers.append(reply.alive)
+                    if reply.alive:
+                        nursery.cancel_scope.cancel()
+
+            for link in self._neighbours():
+                if link.node in chosen:
+                    nursery.start_soon(ask, link)
+        return True if any(answers) else None if 2 * len(answers) < len(chosen) else False
+
+    def _accuse(self, node: NodeId) -> None:
+        """Sign that a node is not heard, unless it was while others were asked."""
+        word, sight = self._word_of(node), self._sights().get(node)
+        now = trio.current_time()
+        if word is None or not self._watches(node) or (sight is not None and is_live(sight, now)):
+            return
+        message = accusing.accuse(self._ties.signer, self._ties.mesh, node, word.seq)
+        if self._accusations.is_news(message):
+            log.info("peer accused", peer=to_text(node))
+            self._accusations.take(message, now)
+            self._pass_on(None)
+
+    def _is_dead(self, node: NodeId, sights: dict[NodeId, Sight], now: float) -> bool:
+        sight = sights.get(node)
+        if sight is not None and is_live(sight, now):
+            return False
+        rtt_s = median([one.rtt_s for one in sights.values()] or [RTT_UNKNOWN_S])
+        return self._accusations.is_dead(node, now, rtt_s, own_fault(sights, node, now))
+
+    def _note_dead(self) -> None:
+        dead = tuple(sorted(self.dead()))
+        if dead != self._dead:
+            log.info("dead peers", peers=[to_text(node) for node in dead])
+            self._dead = dead
+            self._ties.changed()
+
+    # --- Accusations and denials on their way ---
+
+    def _is_signed(self, message: Accuse) -> bool:
+        """Whether a member signed it; who is a watcher, `is_news` has seen."""
+        if not self._ties.is_member(message.accuser):
+            return False
+        try:
+            accusing.check(message, self._ties.mesh, self._seams.verify)
+        except RemoteWireError:
+            log.warning("accusation refused", accuser=to_text(node_id(message.accuser)))
+            return False
+        return True
+
+    def _pass_on(self, sender: NodeId | None) -> None:
+        for message in self._accusations.to_pass():
+            self._tell_all(message, sender)
+
+    def _tell_suspects(self, sights: dict[NodeId, Sight], now: float) -> None:
+        """Tell a few suspects again, or else neighbours: some may know newer vitals, and show them."""
+        suspects = self._accusations.suspects()
+        live = [link for link in self._neighbours() if is_live(sights[link.node], now)]
+        for node in self._seams.rng.sample(suspects, min(SUSPECTS_TOLD, len(suspects))):
+            self._probe(node)
+            message = self._accusations.against(node)[0]
+            itself = [link for link in live if link.node == node]
+            for link in itself or self._seams.rng.sample(live, min(NEIGHBOURS_TOLD, len(live))):
+                self._start(_tell, link, message)
+
+    def _accused(self, link: Link, message: Accuse) -> None:
+        """This node is accused: it denies it to all, or shows who lags behind what it said since."""
+        word, now = self._word_of(self._book.own), trio.current_time()
+        if self._is_outdated(message):
+            self._show(link, self._book.own, now)
+        elif word is not None and message.seq == word.seq and self._may_accuse(message, word):
+            self._denied_seq = word.seq
+            self._deny(now)
+
+    def _may_accuse(self, message: Accuse, word: Word) -> bool:
+        return node_id(message.accuser) in word.watchers and self._is_signed(message)
+
+    def _is_outdated(self, message: Accuse) -> bool:
+        """Whether the accused has signed vitals since."""
+        word = self._word_of(NodeId(message.accused))
+        return word is not None and message.seq < word.seq
+
+    def _show(self, link: Link, node: NodeId, now: float) -> None:
+        """Show newer vitals of an accused node to whoever lags behind, now and then."""
+        shown = {key: at for key, at in self._shown_at.items() if now - at < REFUTE_EVERY_S}
+        self._shown_at = shown
+        record = self._book.get(node, RecordType.VITALS)
+        if record is not None and (link.node, node) not in shown and len(shown) < SHOWN_MAX:
+            shown[link.node, node] = now
+            self._start(_tell, link, Refute(record.raw))
+
+    def _deny(self, now: float) -> None:
+        """Sign vitals newer than those accused, if that was not done a moment ago, and show them to all."""
+        word = self._word_of(self._book.own)
+        accused = word is not None and self._denied_seq == word.seq
+        if accused and now - self._refuted_at >= REFUTE_EVERY_S:
+            self._refuted_at = now
+            self._tell_all(Refute(self._ties.sign_vitals()), None)
+
+    def _refuted(self, link: Link, message: Refute) -> None:
+        """Vitals came; they go on to where the accusation has been."""
+        merged = self._ties.merge((message.record,), link.node)
+        if any(self._accusations.concern(record.owner) for record in merged.accepted):
+            self._tell_all(message, link.node)
+
+    def _neighbours(self) -> list[Link]:
+        """One link to each member that has one, the one heard last."""
+        best: dict[NodeId, Link] = {}
+        for link in self._ties.links():
+            known = best.get(link.node)
+            if link.alive and not link.joining and (known is None or link.heard_at > known.heard_at):
+                best[link.node] = link
+        return list(best.values())
+
+    def _tell_all(self, message: Message, sender: NodeId | None) -> None:
+        for link in self._neighbours():
+            if link.node != sender:
+                self._start(_tell, link, message)
+
+    def _start(self, work: Callable[..., object], *args: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(work, *args)  # type: ignore[arg-type]
+
+
+async def _tell(link: Link, message: Message) -> None:
+    try:
+        await link.notify(message)
+    except MeshError as error:
+        log.debug("not told", peer=link.name, why=str(error))

@@ -1,0 +1,84 @@
+"""Finding others: which members a node dials by itself, and where. It knows addresses and wishes, no traffic."""
+
+from collections.abc import Collection
+
+import trio
+
+from meshnode.config import Config
+from meshnode.errors import Unreachable
+from meshnode.mesh.book import RecordBook
+from meshnode.mesh.peers import Peers
+from meshnode.net.link import Link
+from meshnode.net.switch import Switch
+from meshnode.node.visit import Entry
+from meshnode.seams import Seams
+from meshnode.state.store import Store
+from meshwire.ids import NodeId
+from meshwire.records import RecordType
+
+LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
+LOOK_FOR_PEERS_S = 1.0
+NO_DIALLING = "The node has no address to dial, or this node does not dial strangers."
+
+
+class Seeker:
+    """Keeps links up to those that a node knows of, and dials those that the DHT asks for."""
+
+    def __init__(
+        self, config: Config, store: Store, seams: Seams, book: RecordBook, peers: Peers, switch: Switch
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._seams = seams
+        self._book = book
+        self._peers = peers
+        self._switch = switch
+
+    async def run(self, entry: Entry | None) -> None:
+        """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move.
+
+        `entry` is the way on which the node has come into the mesh, if it has only just joined.
+        """
+        if entry is not None:
+            self._switch.want(entry.addresses[:1], first=entry.link)
+        for address in self._config.bootstrap:
+            self._switch.want((address,))
+        for _, address in await self._store.addresses():
+            self._switch.want((address,))
+        wished: dict[NodeId, tuple[str, ...]] = {}
+        while self._config.discover:
+            self._wish(wished)
+            await trio.sleep(LOOK_FOR_PEERS_S)
+
+    def _wish(self, wished: dict[NodeId, tuple[str, ...]]) -> None:
+        for node, addresses in list(wished.items()):
+            if self._peers.addresses(node) != addresses:  # gone, or at another place
+                self._switch.unwant(node)
+                del wished[node]
+        for node in self._strangers(wished) if len(wished) < LINKS_WANTED else ():
+            wished[node] = self._peers.addresses(node)
+            self._switch.want(wished[node], node)
+
+    def _strangers(self, wished: Collection[NodeId]) -> list[NodeId]:
+        """Whom to wish for next, by lot: if all chose by one rule, all links would end at the same few nodes."""
+        others = [node for node, _ in self._book.all(RecordType.NODE) if node not in wished]
+        known = [node for node in sorted(others) if node != self._book.own and self._peers.addresses(node)]
+        return self._seams.rng.sample(known, min(LINKS_WANTED - len(wished), len(known)))
+
+    async def reach(self, node: NodeId) -> Link:
+        """A direct link to a node met in a lookup, dialled if there is none. Raises MeshError."""
+        if (link := self._switch.direct(node)) is not None:
+            return link
+        return await self._switch.dial(self._address_of(node), node)
+
+    async def probe(self, node: NodeId) -> str:
+        """The address at which a node really is: dialled, whatever links to it there are. Raises MeshError."""
+        link = await self._switch.dial(self._address_of(node), node)
+        await link.aclose()
+        return link.remote
+
+    def _address_of(self, node: NodeId) -> str:
+        addresses = self._peers.addresses(node)
+        if not addresses or not self._config.discover:
+            raise Unreachable(NO_DIALLING)
+        return addresses[0]
