@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.net.pulse import Pulse
+from meshnode.net.pulse import PINGS_KEPT, Pulse
 from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 
 
@@ -19,7 +19,7 @@ def test_the_round_trip_is_smoothed() -> None:
 
 def test_an_old_ping_is_forgotten() -> None:
     pulse = Pulse(0.0)
-    tokens = [pulse.ping(float(n)) for n in range(4)]
+    tokens = [pulse.ping(float(n)) for n in range(PINGS_KEPT + 1)]
     pulse.ponged(tokens[0], 100.0)
     assert pulse.rtt_ms is None
     assert len(pulse._pinged_at) <= 2
