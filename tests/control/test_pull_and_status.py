@@ -12,7 +12,12 @@ from meshnode.errors import BadRequest, DownloadFailed
 from meshnode.observe.snapshot import Snapshot
 
 MODEL = SimpleNamespace(
-    name="smollm2:135m", digest=b"\xab" * 32, size_bytes=98, source="smollm2:135m", licence="Apache-2.0"
+    name="smollm2:135m",
+    digest=b"\xab" * 32,
+    size_bytes=98,
+    source="smollm2:135m",
+    licence="Apache-2.0",
+    parts=(),
 )
 
 
@@ -20,7 +25,9 @@ def fetching(steps, error=None):
     async def pull(arguments, report):
         for done in range(steps):
             report(
-                SimpleNamespace(step="fetching", done=done, total=steps, bytes_per_s=done * 1.5, left_s=2.25)
+                SimpleNamespace(
+                    step="fetching", done=done, total=steps, bytes_per_s=done * 1.5, left_s=2.25, peers=0
+                )
             )
             await trio.lowlevel.checkpoint()
         if error is not None:
