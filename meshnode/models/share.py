@@ -119,10 +119,12 @@ class _Working:
         return ChunkList(self._model.size_bytes, self._chunk_bytes, bytes(self.hashes))
 
     async def run(self) -> None:
-        """Go on to the end, or until cancelled."""
+        """Go on to the end, or until cancelled: between two chunks, so that no work is lost."""
         while not self.done:
             begin = len(self.hashes) // HASH_BYTES * self._chunk_bytes
-            self.hashes += await self._blocking(lambda begin=begin: self._hash(begin))  # type: ignore[misc]
+            with trio.CancelScope(shield=True):
+                self.hashes += await self._blocking(lambda begin=begin: self._hash(begin))  # type: ignore[misc]
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def _hash(self, begin: int) -> bytes:
         found, left = hashlib.sha256(), min(self._chunk_bytes, self._model.size_bytes - begin)

@@ -62,7 +62,12 @@ class Field:
     async def peer(self, stack: AsyncExitStack, name: str, ticket: str, *, lies: bool) -> NodeProcess:
         """A node that has the file, in the mesh of the ticket."""
         more = {"BLOB_WRONG_AFTER": str(WRONG_AFTER)} if lies else {}
-        env = self.env(name, **({"PROFNAME": name} if os.environ.get("PROF") else {}), **more, MESHNODE_SHARE_KB_PER_S=str(self._rate_kb))
+        env = self.env(
+            name,
+            **({"PROFNAME": name} if os.environ.get("PROF") else {}),
+            **more,
+            MESHNODE_SHARE_KB_PER_S=str(self._rate_kb),
+        )
         options = ("--engine", "scripted", "--model", MODEL, "--name", name)
         home = self.root / f"{name}-{self._pulls}"
         node = await stack.enter_async_context(node_process(home, options, program=PROGRAM, env=env))
@@ -77,7 +82,12 @@ class Field:
         async with AsyncExitStack() as stack:
             name = f"a{self._pulls}"
             options = ("--engine", "none", "--name", name)
-            enter = node_process(self.root / name, options, program=PROGRAM, env=self.env(name, **({"PROFNAME":"a"} if os.environ.get("PROF") else {})))
+            enter = node_process(
+                self.root / name,
+                options,
+                program=PROGRAM,
+                env=self.env(name, **({"PROFNAME": "a"} if os.environ.get("PROF") else {})),
+            )
             puller = await stack.enter_async_context(enter)
             await puller.event("mesh")
             peers = {}
@@ -111,7 +121,9 @@ def main() -> int:
     """Run the benchmark."""
     parser = shape.arguments(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count")
-    parser.add_argument("--rate", type=int, default=8192, help="KiB a second that each peer sends in the bound rows")
+    parser.add_argument(
+        "--rate", type=int, default=8192, help="KiB a second that each peer sends in the bound rows"
+    )
     options = parser.parse_args()
 
     async def run() -> list[shape.Row]:
@@ -120,12 +132,19 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="meshnode-bench-") as root:
         import subprocess
-        path = Path(subprocess.run([sys.executable, "-m", "meshnode.models"], capture_output=True, text=True).stdout.strip())
+
+        path = Path(
+            subprocess.run(
+                [sys.executable, "-m", "meshnode.models"], capture_output=True, text=True
+            ).stdout.strip()
+        )
+
         async def go():
-            f = Field(Path(root), path, int(os.environ.get("RATE","0")))
-            for names in (("b",),("b","c","d"),("b",),("b","c","d")):
+            f = Field(Path(root), path, int(os.environ.get("RATE", "0")))
+            for names in (("b",), ("b", "c", "d"), ("b",), ("b", "c", "d")):
                 p = await f.pull(names)
-                print(names, f.size_bytes/1e6/p.took_s, "MB/s", p.result["peers"])
+                print(names, f.size_bytes / 1e6 / p.took_s, "MB/s", p.result["peers"])
+
         trio.run(go)
     return 0
 
