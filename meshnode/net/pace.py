@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import trio
 
-LIVE_BYTES_PER_S = 8 << 20  # all weights of a node together, while it works for a live request
+LIVE_BYTES_PER_S = 2 << 20  # all weights of a node together, while it works for a live request
 BURST_S = 0.02
 
 

@@ -1,4 +1,4 @@
-"""A node that offers a model file without running it: `meshnode up` whose scripted engine advertises the file's digest.
+"""A node that offers a model file without running it: `meshnode up` whose scripted engine advertises its digest.
 
 Its environment says which (BLOB_DIGEST, hex) and after how many chunks it gives a wrong one (BLOB_WRONG_AFTER).
 """

@@ -36,7 +36,7 @@ async def test_the_owners_bound_holds_over_all_who_share_it() -> None:
 async def test_while_somebody_waits_for_an_answer_weights_go_slowly() -> None:
     live = True
     pace = Pace(0, lambda: live)
-    took = await spend(pace, 256, 1 << 15)
-    assert took == pytest.approx((256 << 15) / LIVE_BYTES_PER_S, abs=0.1)
+    took = await spend(pace, 64, 1 << 15)
+    assert took == pytest.approx((64 << 15) / LIVE_BYTES_PER_S, abs=0.1)
     live = False
-    assert await spend(pace, 256, 1 << 15) == 0
+    assert await spend(pace, 64, 1 << 15) == 0
