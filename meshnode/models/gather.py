@@ -6,7 +6,6 @@ Which chunk is asked of whom is decided in `mesh.chunks`; what a lane is made of
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 import trio
@@ -26,6 +25,7 @@ from meshnode.models.download import Fetched
 from meshnode.models.partial import Partial
 from meshnode.models.sources.base import Work
 from meshnode.models.store import Part
+from meshnode.models.supplier import Lane, Offered, Supplier
 from meshwire.limits import BLOB_PEERS, BLOB_STREAMS_PER_KEY
 
 log = structlog.get_logger("meshnode.models")
@@ -35,59 +35,6 @@ PAUSE_S = 1.0
 DAMAGES_MAX = 2  # of the disk under one pull
 PROMISES_S = 3.0  # after the first promise, how long those of others are waited for
 LOOK_EVERY_S = 5.0  # for nodes that have come to have the file, too
-
-
-class Offered(Protocol):
-    """What a node promises of a file."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Its size."""
-        ...
-
-    @property
-    def chunk_bytes(self) -> int:
-        """That of its chunks."""
-        ...
-
-    @property
-    def hashes(self) -> bytes:
-        """Theirs, in a row."""
-        ...
-
-
-class Lane(Protocol):
-    """A stream to a node that has the file, for one task. Everything raises MeshError."""
-
-    async def ask(self, digest: bytes, *, brief: bool = False) -> Offered:
-        """What it promises; with `brief` only whether it still does."""
-        ...
-
-    async def get(self, index: int, size_bytes: int) -> bytes:
-        """One chunk."""
-        ...
-
-    def close(self) -> None:
-        """Give it up."""
-        ...
-
-
-class Supplier(Protocol):
-    """A node that says it has the file; `id` is its own alone, `name` is for people."""
-
-    @property
-    def id(self) -> str:
-        """Tells it from all others."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        ...
-
-    async def open(self) -> Lane:
-        """A new lane to it, over a link that is made if need be. Raises MeshError."""
-        ...
 
 
 @dataclass(eq=False)

@@ -68,7 +68,7 @@ async def test_progress_that_nobody_takes_is_skipped_and_not_heaped():
 
     async def burst(arguments, report):
         for done in range(10_000):
-            report(SimpleNamespace(step="fetching", done=done, total=1, bytes_per_s=0, left_s=0))
+            report(SimpleNamespace(step="fetching", done=done, total=1, bytes_per_s=0, left_s=0, peers=0))
         await trio.lowlevel.checkpoint()
         return MODEL
 

@@ -6,9 +6,10 @@ from typing import Protocol
 
 from meshnode.errors import NotRunning
 from meshnode.models.download import Fetched
-from meshnode.models.gather import Gathering, Supplier
+from meshnode.models.gather import Gathering
 from meshnode.models.sources.base import Offer, Work
 from meshnode.models.store import Part
+from meshnode.models.supplier import Supplier
 from meshnode.seams import Blocking
 
 
