@@ -47,7 +47,7 @@ SNAPSHOT = Snapshot(
 
 def stored(name, size_bytes):
     return SimpleNamespace(
-        name=name, digest=b"\1" * 32, size_bytes=size_bytes, source=name, licence="Apache-2.0"
+        name=name, digest=b"\1" * 32, size_bytes=size_bytes, source=name, licence="Apache-2.0", parts=()
     )
 
 

@@ -1,4 +1,4 @@
-"""Plays of the work on a file's chunks: who is asked for what, what is taken back, what is stolen, whom to believe."""
+"""Plays of the work on a file's chunks: who is asked for what, what is taken back or stolen, whom to believe."""
 
 import hashlib
 
