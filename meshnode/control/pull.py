@@ -1,6 +1,6 @@
 """Bringing a model to this node: hands the work to whoever can fetch and passes on how far it is."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -41,6 +41,35 @@ class Progress(Protocol):
         """How many seconds the rest takes at that speed; 0 when unknown."""
         ...
 
+    @property
+    def peers(self) -> int:
+        """How many nodes of the mesh give it; 0 for other sources."""
+        ...
+
+
+class Giver(Protocol):
+    """A node that gave some of a model, or should have."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def given_bytes(self) -> int:
+        """How much."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why it was left out; empty if it was not."""
+        ...
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it gave what is not the model."""
+        ...
+
 
 class Pulled(Protocol):
     """The model that a pull brought."""
@@ -70,18 +99,33 @@ class Pulled(Protocol):
         """What its publisher allows, empty when unknown."""
         ...
 
+    @property
+    def parts(self) -> Sequence[Giver]:
+        """Who gave it, if it came from the mesh just now."""
+        ...
+
 
 Pull = Callable[[PullArguments, Callable[[Progress], None]], Awaitable[Pulled]]
 
 
+class PeerPart(msgspec.Struct, frozen=True):
+    """What one node of the mesh gave of a model; `wrong` says that it gave what is not the model."""
+
+    name: str
+    given_bytes: int = 0
+    problem: str = ""
+    wrong: bool = False
+
+
 class PullResult(msgspec.Struct, frozen=True):
-    """The model that is now here; `digest` is hex."""
+    """The model that is now here; `digest` is hex; `peers` is who gave it, if it came from the mesh."""
 
     name: str
     digest: str
     size_bytes: int
     source: str = ""
     licence: str = ""
+    peers: tuple[PeerPart, ...] = ()
 
 
 def pull_verb(pull: Pull) -> Verb:
@@ -105,7 +149,9 @@ async def pull_with(pull: Pull, arguments: PullArguments, emit: Emit) -> PullRes
             outcome = await _outcome(pull, arguments, send)
     if isinstance(outcome, MeshError):  # raised out here, where no nursery wraps it
         raise outcome
-    return PullResult(outcome.name, outcome.digest.hex(), outcome.size_bytes, outcome.source, outcome.licence)
+    peers = tuple(PeerPart(one.name, one.given_bytes, one.problem, one.wrong) for one in outcome.parts)
+    digest = outcome.digest.hex()
+    return PullResult(outcome.name, digest, outcome.size_bytes, outcome.source, outcome.licence, peers)
 
 
 async def _outcome(
@@ -134,5 +180,7 @@ def progress_event(progress: Progress) -> dict[str, object]:
         "done": progress.done,
         "total": progress.total,
     }
+    if progress.peers:
+        event["peers"] = progress.peers
     speed = {"bytes_per_s": round(progress.bytes_per_s), "left_s": round(progress.left_s, 1)}
     return event | speed if progress.bytes_per_s else event

@@ -14,9 +14,9 @@ SAMPLES_MAX = 64
 class PullProgress(msgspec.Struct, frozen=True):
     """How far a pull is.
 
-    `step` is fetching, unpacking, copying, checking, waiting or retrying; `done` and `total` are bytes, `total`
-    0 when it is not known; `bytes_per_s` is the speed over the last seconds, `left_s` how long the rest takes
-    at that speed; both are 0 when they are not known yet.
+    `step` is asking, fetching, unpacking, copying, checking, waiting or retrying; `done` and `total` are bytes,
+    `total` 0 when it is not known; `bytes_per_s` is the speed over the last seconds, `left_s` how long the rest
+    takes at that speed; both are 0 when they are not known yet. `peers` is how many nodes of the mesh give it.
     """
 
     step: str
@@ -24,6 +24,7 @@ class PullProgress(msgspec.Struct, frozen=True):
     total: int
     bytes_per_s: float = 0.0
     left_s: float = 0.0
+    peers: int = 0
 
 
 OnProgress = Callable[[PullProgress], None]
@@ -40,6 +41,7 @@ class Meter:
         self._tell = tell
         self._clock = clock
         self._step = ""
+        self.peers = 0
         self._told: tuple[int, int] | None = None
         self._told_at = 0.0
         self._seen: deque[tuple[float, int]] = deque(maxlen=SAMPLES_MAX)
@@ -60,7 +62,7 @@ class Meter:
         self._told, self._told_at = (done, total), now
         speed = self._speed(now, done)
         left_s = (total - done) / speed if speed and total > done else 0.0
-        self._tell(PullProgress(self._step, done, total, speed, left_s))
+        self._tell(PullProgress(self._step, done, total, speed, left_s, self.peers))
 
     def _speed(self, now: float, done: int) -> float:
         self._seen.append((now, done))

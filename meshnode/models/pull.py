@@ -27,7 +27,7 @@ __all__ = ["OnProgress", "PullProgress", "pull", "warm"]
 
 
 async def pull(
-    source: str,
+    source: str | Source,
     store: ModelStore,
     *,
     blocking: Blocking,
@@ -37,12 +37,13 @@ async def pull(
 ) -> StoredModel:
     """Bring a model into the store; at once if it is there. See docs/models.md for what `source` can be.
 
+    A Source that is ready made is taken as it is.
     `sha256` (hex) is what the file must be; `name` is what to call it. Raises ModelNotFound (no such model),
     BadRequest (no such file, a name that is taken), DownloadFailed, ModelFileInvalid, HomeUnusable.
     """
     wanted = sha256.lower().removeprefix("sha256:")
     pulling = _Pull(store, blocking, on_progress, wanted)
-    return await pulling.run(source_of(source, wanted), name)
+    return await pulling.run(source_of(source, wanted) if isinstance(source, str) else source, name)
 
 
 async def warm(name: str, store: ModelStore, *, blocking: Blocking, on_progress: OnProgress = silent) -> Path:

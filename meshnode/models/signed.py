@@ -12,6 +12,7 @@ from meshnode.errors import BadRequest, ModelFileInvalid
 from meshnode.models.place import writing
 from meshnode.models.progress import OnProgress
 from meshnode.models.pull import pull
+from meshnode.models.sources.base import Source
 from meshnode.models.store import ModelStore, StoredModel
 from meshnode.seams import Blocking
 from meshnode.trust.weights import MANIFEST_BYTES_MAX, Manifest, Statement, read_manifest
@@ -46,7 +47,7 @@ def load_manifest(path: Path) -> Manifest:
 
 
 async def pull_signed(
-    source: str,
+    source: str | Source,
     store: ModelStore,
     manifest: Path,
     *,

@@ -24,10 +24,26 @@ from meshnode.models.place import writing
 
 INDEX_FORMAT = 1
 SIGNED = "signed"
+CHUNKS = "chunks"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one node gave of a model.
+
+    `problem` says why it was left out, `wrong` that it gave what is not the model.
+    """
+
+    name: str
+    given_bytes: int = 0
+    problem: str = ""
+    wrong: bool = False
 
 
 class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified model file; `digest` is its SHA-256, `source` where it came from, `licence` if it is known."""
+    """A verified model file; `digest` is its SHA-256, `source` where it came from, `licence` if it is known.
+
+    `parts` is who gave it, where it has just come from the mesh.
+    """
 
     name: str
     digest: bytes
@@ -35,6 +51,7 @@ class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     source: str = ""
     licence: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -166,12 +183,17 @@ class ModelStore:
         """Where it is kept who signed this file, see `meshnode.models.signed`; it goes when the file goes."""
         return self._root / SIGNED / digest.hex()
 
+    def chunk_list_file(self, digest: bytes) -> Path:
+        """Where the hashes of its chunks are kept, see `meshnode.models.share`; it goes when the file goes."""
+        return self._root / CHUNKS / digest.hex()
+
     def _drop_unnamed(self, sha256: str, index: _Index) -> int:
         """Remove a file that no name has any more, here and, if no other home links it, in the cache."""
         if any(row.sha256 == sha256 for row in index.models.values()):
             return 0
         digest = bytes.fromhex(sha256)
         self.statement_file(digest).unlink(missing_ok=True)
+        self.chunk_list_file(digest).unlink(missing_ok=True)
         freed = _unlinked(self._blob(digest))
         cached = self.cached(digest)
         if cached.is_file() and cached.stat().st_nlink == 1:

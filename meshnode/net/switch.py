@@ -24,7 +24,7 @@ from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import LINKS_PER_KEY, LINKS_TOTAL
 from meshwire.messages import Open
-from meshwire.numbers import KIND_ASK, KIND_CIRCUIT, Message, ResetCode
+from meshwire.numbers import KIND_ASK, KIND_BLOB, KIND_CIRCUIT, Message, ResetCode
 from meshwire.seal import PAD_BUCKET
 from meshwire.session import SessionConfig, circuit_prologue, link_prologue
 
@@ -48,6 +48,7 @@ class Hooks:
     on_notice: Callable[[Link, Message], Awaitable[None]]
     on_ask: Callable[[Link, Stream, Open], Awaitable[None]]
     on_circuit: Callable[[Link, Stream, Open], Awaitable[None]]
+    on_blob: Callable[[Link, Stream, Open], Awaitable[None]]
     on_up: Callable[[Link], None]
     on_down: Callable[[Link], None]
 
@@ -295,6 +296,8 @@ class Switch:
                 await self._hooks.on_ask(link, stream, opening)
             case k if k == KIND_CIRCUIT:
                 await self._hooks.on_circuit(link, stream, opening)
+            case k if k == KIND_BLOB:
+                await self._hooks.on_blob(link, stream, opening)
             case _:
                 log.info("stream refused", peer=to_text(link.node), kind=opening.kind)
                 stream.reset(ResetCode.REFUSED)

@@ -29,6 +29,7 @@ from meshnode.node.engines import Engines
 from meshnode.node.presence import Presence, World
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
+from meshnode.node.weights import Weights
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.plan import Plan
 from meshnode.seams import Seams
@@ -91,9 +92,18 @@ class Node:
             identity.node, self.bench, seams.rng, self._candidates, self._vitals_seqs, self._look_up
         )
         self._walk = Walk(admission, self._chooser, self._run_on, self._answer_for)
+        self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
         self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local)
         self._world = World(
-            config, identity, store, seams, network, self.bench, inbound.serve, self._addresses_at
+            config,
+            identity,
+            store,
+            seams,
+            network,
+            self.bench,
+            inbound.serve,
+            self._weights.serve,
+            self._addresses_at,
         )
 
     # --- What its owner can ask of it ---
@@ -186,7 +196,8 @@ class Node:
         With the path of a manifest, the model must be one of those it says are signed.
         """
         fetch = partial(pull_signed, manifest=Path(manifest)) if manifest else pull
-        model = await fetch(
+        model = await self._weights.pulled(
+            fetch,
             source,
             self.models_store,
             blocking=self.seams.blocking,

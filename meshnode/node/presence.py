@@ -62,6 +62,7 @@ class World:
     network: Network
     bench: Bench
     on_ask: OnAsk
+    on_blob: OnAsk
     addresses_at: Callable[[str], tuple[str, ...]]
 
 
@@ -232,6 +233,7 @@ class Presence:
             on_notice=self._on_notice,
             on_ask=self._world.on_ask,
             on_circuit=self._on_circuit,
+            on_blob=self._world.on_blob,
             on_up=self._on_up,
             on_down=self._on_down,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from meshwire import limits
-from meshwire.numbers import U8, U32, FrameType, Message, Name, Sentence
+from meshwire.numbers import U8, U32, FrameType, Message, Name, PublicKey, Sentence
 
 
 class Ask(Message, frozen=True):
@@ -104,6 +104,27 @@ class Reattach(Message, frozen=True):
     next_item: U32 = 0
 
 
+class BlobAsk(Message, frozen=True):
+    """Asks for the file with this SHA-256. With `brief` its chunks are known already: the offer has no hashes."""
+
+    digest: PublicKey
+    brief: bool = False
+
+
+class BlobOffer(Message, frozen=True):
+    """The file is here: its size, the size of all chunks but the last, and the SHA-256 of each, in order."""
+
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=limits.BLOB_SIZE_MAX)]
+    chunk_bytes: Annotated[int, msgspec.Meta(ge=limits.BLOB_CHUNK_MIN, le=limits.BLOB_SIZE_MAX)]
+    hashes: Annotated[bytes, msgspec.Meta(max_length=32 * limits.BLOB_CHUNKS_MAX)]
+
+
+class BlobGet(Message, frozen=True):
+    """Asks for one chunk, whose bytes follow as payloads that are no messages."""
+
+    index: U32
+
+
 INNER: dict[FrameType, type[Message]] = {
     FrameType.ASK: Ask,
     FrameType.ANSWER: Answer,
@@ -113,5 +134,8 @@ INNER: dict[FrameType, type[Message]] = {
     FrameType.REATTACH: Reattach,
     FrameType.FAIL: Fail,
     FrameType.VECTOR: Vector,
+    FrameType.BLOB_ASK: BlobAsk,
+    FrameType.BLOB_OFFER: BlobOffer,
+    FrameType.BLOB_GET: BlobGet,
 }
 """Messages inside DATA."""

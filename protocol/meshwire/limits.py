@@ -27,6 +27,17 @@ CHUNK_TOKENS = 128  # in one message, each perhaps with its likelihood and that 
 ANSWER_TOKENS = 64 * 1024  # written before and resumed, or in one piece
 VECTOR_MAX = 64 * 1024
 
+# --- Weights ---
+BLOB_CHUNK_MIN = 1024 * 1024
+BLOB_CHUNKS_MAX = 32_768  # longer files have longer chunks
+BLOB_SIZE_MAX = 1 << 40
+BLOB_PAYLOAD = DATA_FRAME_MAX - 64  # two fill a stream's credit, and a transport message
+BLOB_STREAMS_PER_KEY = 4
+BLOB_STREAMS = 16
+BLOB_PEERS = 8
+BLOB_IDLE_S = 60.0
+BLOB_STALL_S = 15.0
+
 # --- Credit and streams ---
 STREAM_CREDIT = 64 * 1024
 CONNECTION_CREDIT = 1024 * 1024

@@ -33,7 +33,7 @@ from meshwire.numbers import (
 
 
 class Open(Message, frozen=True):
-    """Opens a stream. `kind` is "ask" or "circuit"; `route` names the far ends of its links in order.
+    """Opens a stream. `kind` is "ask", "circuit" or "blob"; `route` names the far ends of its links in order.
 
     `position` is the receiver's index in the route; `request` identifies the request for seen-caches;
     `remaining_ms` is the time left, 0 for no deadline; `origin` is the NodeId that a circuit starts from.

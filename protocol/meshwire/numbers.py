@@ -10,6 +10,7 @@ from meshwire import limits
 U32_MAX = 2**32 - 1
 KIND_ASK = "ask"
 KIND_CIRCUIT = "circuit"
+KIND_BLOB = "blob"
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=255)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
@@ -61,6 +62,9 @@ class FrameType(IntEnum):
     REATTACH = 70
     FAIL = 71
     VECTOR = 72
+    BLOB_ASK = 80
+    BLOB_OFFER = 81
+    BLOB_GET = 82
 
 
 class Flag(IntFlag):

@@ -47,7 +47,7 @@ SNAPSHOT = Snapshot(
 
 def stored(name, size_bytes):
     return SimpleNamespace(
-        name=name, digest=b"\1" * 32, size_bytes=size_bytes, source=name, licence="Apache-2.0"
+        name=name, digest=b"\1" * 32, size_bytes=size_bytes, source=name, licence="Apache-2.0", parts=()
     )
 
 
@@ -77,7 +77,7 @@ class FakeNode:
 
     async def _fetch(self, arguments, report):
         self.asked.append(("pull", arguments.source, arguments.sha256, arguments.name))
-        report(SimpleNamespace(step="fetching", done=1, total=2, bytes_per_s=2e6, left_s=61.0))
+        report(SimpleNamespace(step="fetching", done=1, total=2, bytes_per_s=2e6, left_s=61.0, peers=0))
         return stored("smollm2:135m", 98_000_000)
 
     async def _give_up(self, name, force):
@@ -196,7 +196,7 @@ def test_pull_shows_progress_and_resolves_paths(node, meshnode, tmp_path, monkey
 
 def test_pull_works_without_a_node(meshnode, monkeypatch, tmp_path):
     async def fetch(source, store, *, blocking, on_progress, sha256, name):
-        on_progress(SimpleNamespace(step="fetching", done=2, total=2, bytes_per_s=0, left_s=0))
+        on_progress(SimpleNamespace(step="fetching", done=2, total=2, bytes_per_s=0, left_s=0, peers=0))
         return stored(source, 5)
 
     monkeypatch.setattr(models, "fetch", fetch)

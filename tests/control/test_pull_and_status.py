@@ -12,7 +12,12 @@ from meshnode.errors import BadRequest, DownloadFailed
 from meshnode.observe.snapshot import Snapshot
 
 MODEL = SimpleNamespace(
-    name="smollm2:135m", digest=b"\xab" * 32, size_bytes=98, source="smollm2:135m", licence="Apache-2.0"
+    name="smollm2:135m",
+    digest=b"\xab" * 32,
+    size_bytes=98,
+    source="smollm2:135m",
+    licence="Apache-2.0",
+    parts=(),
 )
 
 
@@ -20,7 +25,9 @@ def fetching(steps, error=None):
     async def pull(arguments, report):
         for done in range(steps):
             report(
-                SimpleNamespace(step="fetching", done=done, total=steps, bytes_per_s=done * 1.5, left_s=2.25)
+                SimpleNamespace(
+                    step="fetching", done=done, total=steps, bytes_per_s=done * 1.5, left_s=2.25, peers=0
+                )
             )
             await trio.lowlevel.checkpoint()
         if error is not None:
@@ -61,7 +68,7 @@ async def test_progress_that_nobody_takes_is_skipped_and_not_heaped():
 
     async def burst(arguments, report):
         for done in range(10_000):
-            report(SimpleNamespace(step="fetching", done=done, total=1, bytes_per_s=0, left_s=0))
+            report(SimpleNamespace(step="fetching", done=done, total=1, bytes_per_s=0, left_s=0, peers=0))
         await trio.lowlevel.checkpoint()
         return MODEL
 

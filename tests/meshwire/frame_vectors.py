@@ -60,6 +60,9 @@ INNER: tuple[numbers.Message, ...] = (
     inner.Chunk(7, (44,), more=True),
     inner.Vector(1, bytes.fromhex("0000803f")),
     inner.Reattach(b"req-1", 42),
+    inner.BlobAsk(KEY),
+    inner.BlobOffer(1_048_577, 1_048_576, KEY + KEY[::-1]),
+    inner.BlobGet(1),
 )
 
 

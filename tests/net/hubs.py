@@ -51,6 +51,7 @@ class Hub:
             on_notice=self.on_notice,
             on_ask=self._late("on_ask"),
             on_circuit=self._late("on_circuit"),
+            on_blob=self._late("on_blob"),
             on_up=self.up.append,
             on_down=self.down.append,
         )
