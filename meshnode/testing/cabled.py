@@ -127,7 +127,7 @@ async def ask(
     }
     with trio.move_on_after(deadline_s + GRACE_S):
         try:
-            async with httpx2.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113 - the scope's
+            async with httpx2.AsyncClient(timeout=None, trust_env=False) as client:
                 await _read(client, f"{node.url}/v1/chat/completions", body, outcome, heard)
         except httpx2.TransportError as error:
             outcome.code = type(error).__name__

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Host:
                     await _carry(near, far, ("127.0.0.1", port))
 
             listeners: list[trio.SocketListener] = await nursery.start(
-                lambda task_status: trio.serve_tcp(carry, 0, host="127.0.0.1", task_status=task_status)
+                partial(trio.serve_tcp, carry, 0, host="127.0.0.1")
             )
             yield listeners[0].socket.getsockname()[1]
             nursery.cancel_scope.cancel()
@@ -229,7 +229,7 @@ def _end_processes(namespace: str) -> None:
 def _inside(namespace: str) -> Iterator[None]:
     """This thread is in the namespace; what it opens there stays there."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net", "rb") as home, open(PLACES / namespace, "rb") as there:
+    with Path("/proc/thread-self/ns/net").open("rb") as home, (PLACES / namespace).open("rb") as there:
 
         def enter(fileno: int) -> None:
             if libc.setns(fileno, CLONE_NEWNET):
