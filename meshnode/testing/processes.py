@@ -116,15 +116,17 @@ async def node_process(
     *,
     program: Sequence[str] = UP,
     env: dict[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> AsyncIterator[NodeProcess]:
     """A node running from `home` on free loopback ports, stopped at the end of the context.
 
-    `program` is what Python is told to run; `arguments` come after the ports and so can set others.
+    `program` is what Python is told to run; `arguments` come after the ports and so can set others. `within` is
+    a command that turns into the one it is given, such as `ip netns exec NAME`.
     """
     failure: Exception | None = None
     home.mkdir(parents=True, exist_ok=True)
     ports = ("--api-port", "0", "--mesh-port", "0", "--mesh-host", "127.0.0.1")
-    command = [sys.executable, *program, "--home", str(home), *ports, *arguments]
+    command = [*within, sys.executable, *program, "--home", str(home), *ports, *arguments]
     with (home / LOG_FILE).open("ab") as log:
         async with trio.open_nursery() as nursery:
             process = await trio.lowlevel.open_process(
