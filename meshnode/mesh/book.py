@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, covers, page, within
-from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s
+from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, Slot, life_s
 from meshwire import records, signing
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, to_text
@@ -90,7 +90,7 @@ class RecordBook:
         self._verify = verify
         self._shelves: dict[NodeId, Shelf] = {}
         self._by_raw: dict[bytes, Held] = {}
-        self._certificates: dict[str, dict[NodeId, Record]] = {}
+        self._certified: dict[Slot, dict[NodeId, Record]] = {}  # by whom something is certified, or revoked
         self._certifying = 0
         self._own_seen = 0
         self._outrun_at = 0
@@ -291,7 +291,11 @@ class RecordBook:
 
     def certificates_of(self, subject: NodeId) -> list[Record]:
         """The certificate records about a node, whoever signed them."""
-        return list(self._certificates.get(to_text(subject), {}).values())
+        return list(self._certified.get((RecordType.CERTIFICATE, to_text(subject)), {}).values())
+
+    def revocations_of(self, serial: bytes) -> list[Record]:
+        """The records that say that they take back the certificate with this serial."""
+        return list(self._certified.get((RecordType.REVOCATION, serial.hex()), {}).values())
 
     def __len__(self) -> int:
         return len(self._by_raw)
@@ -369,8 +373,7 @@ class RecordBook:
         self._by_raw[record.raw] = held
         if record.type in CERTIFYING:
             self._certifying += 1
-        if record.type is RecordType.CERTIFICATE:
-            self._certificates.setdefault(record.name, {})[shelf.owner] = record
+            self._certified.setdefault((record.type, record.name), {})[shelf.owner] = record
         self.revision += 1
 
     def _remove(self, shelf: Shelf, held: Held) -> None:
@@ -378,11 +381,10 @@ class RecordBook:
         del self._by_raw[held.record.raw]
         if held.record.type in CERTIFYING:
             self._certifying -= 1
-        if held.record.type is RecordType.CERTIFICATE:
-            about = self._certificates[held.record.name]
-            del about[shelf.owner]
-            if not about:
-                del self._certificates[held.record.name]
+            slot = (held.record.type, held.record.name)
+            del self._certified[slot][shelf.owner]
+            if not self._certified[slot]:
+                del self._certified[slot]
         self.revision += 1
 
 
