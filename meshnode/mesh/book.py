@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from meshnode.mesh.certified import Certified
 from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, around, beginning_with, covered, within
 from meshnode.mesh.merged import SETTLED, Merged, Refusal, Refused
 from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s, plausible
@@ -61,8 +62,7 @@ class RecordBook:
         self._ids: list[NodeId] = []  # of the shelves, sorted: a digest is a stretch of these
         self._first_end = math.inf  # no record ends before, and no owner is forgotten
         self._by_raw: dict[bytes, Held] = {}
-        self._certificates: dict[str, dict[NodeId, Record]] = {}
-        self._certifying = 0
+        self._certified = Certified()
         self._own_seen = 0
         self._outrun_at = 0
         self._recalled = 0
@@ -294,7 +294,11 @@ class RecordBook:
 
     def certificates_of(self, subject: NodeId) -> list[Record]:
         """The certificate records about a node, whoever signed them."""
-        return list(self._certificates.get(to_text(subject), {}).values())
+        return self._certified.about(RecordType.CERTIFICATE, to_text(subject))
+
+    def revocations_of(self, serial: bytes) -> list[Record]:
+        """The records that say that they take back the certificate with this serial."""
+        return self._certified.about(RecordType.REVOCATION, serial.hex())
 
     def __len__(self) -> int:
         return len(self._by_raw)
@@ -349,10 +353,10 @@ class RecordBook:
         if shelf is not None and (record.type, record.name) in shelf.slots:
             return None
         if record.type in CERTIFYING:
-            return Refused.FULL if self._certifying >= CERTIFICATES_TOTAL else None
+            return Refused.FULL if len(self._certified) >= CERTIFICATES_TOTAL else None
         if shelf is not None and shelf.passing >= RECORDS_PER_PEER:
             return Refused.TOO_MANY
-        return Refused.FULL if len(self._by_raw) - self._certifying >= RECORDS_TOTAL else None
+        return Refused.FULL if len(self._by_raw) - len(self._certified) >= RECORDS_TOTAL else None
 
     def _outrun(self, seq: int) -> None:
         """Somebody knows an own record of this seq."""
@@ -381,20 +385,11 @@ class RecordBook:
         shelf.put(held)
         self._first_end = min(self._first_end, expires_at)
         self._by_raw[record.raw] = held
-        if record.type in CERTIFYING:
-            self._certifying += 1
-        if record.type is RecordType.CERTIFICATE:
-            self._certificates.setdefault(record.name, {})[shelf.owner] = record
+        self._certified.put(record)
         self.revision += 1
 
     def _remove(self, shelf: Shelf, held: Held) -> None:
         shelf.take(held)
         del self._by_raw[held.record.raw]
-        if held.record.type in CERTIFYING:
-            self._certifying -= 1
-        if held.record.type is RecordType.CERTIFICATE:
-            about = self._certificates[held.record.name]
-            del about[shelf.owner]
-            if not about:
-                del self._certificates[held.record.name]
+        self._certified.take(held.record)
         self.revision += 1

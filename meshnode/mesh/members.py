@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from meshnode.errors import MeshError
 from meshnode.mesh.book import RecordBook
 from meshnode.terms import Trust
-from meshnode.trust.certificates import CLOCK_TOLERANCE_MS, ROLE_ISSUER, Standing
+from meshnode.trust.certificates import CLOCK_TOLERANCE_MS, ROLE_ISSUER, Standing, revocation_of
 from meshnode.trust.membership import Mesh
 from meshwire import signing
+from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, node_id
 from meshwire.records import Record, Verify
 
@@ -42,7 +44,9 @@ class Members:
         known = self._known.get(key)
         if known is not None and self._current(known):
             return known
-        standing = self._mesh.standing(chain, key, self._wall_ms(), verify=self._verify)
+        standing = self._mesh.standing(
+            chain, key, self._wall_ms(), revoked=_Revoked(self.book, self._mesh.id), verify=self._verify
+        )
         if len(self._known) >= KNOWN_MAX:
             self._known.pop(next(iter(self._known)))
         self._known[key] = standing
@@ -77,7 +81,10 @@ class Members:
         return standing.trust if standing is not None else Trust.NONE
 
     def _current(self, standing: Standing) -> bool:
-        return self._wall_ms() <= standing.not_after_ms + CLOCK_TOLERANCE_MS
+        if self._wall_ms() > standing.not_after_ms + CLOCK_TOLERANCE_MS:
+            return False
+        revoked = _Revoked(self.book, self._mesh.id)
+        return not any(serial in revoked for serial in standing.serials)
 
     def _chains_in_book(self, key: bytes) -> list[tuple[bytes, ...]]:
         chains: list[tuple[bytes, ...]] = []
@@ -90,3 +97,22 @@ class Members:
             return [(record.raw,)]
         issuers = self.book.certificates_of(NodeId(record.owner))
         return [(record.raw, issuer.raw) for issuer in issuers if issuer.key == self._mesh.root_key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Revoked:
+    """The serials that the revocations in a book take back. The book has only those that an issuer signed."""
+
+    book: RecordBook
+    mesh: bytes
+
+    def __contains__(self, serial: object) -> bool:
+        return isinstance(serial, bytes) and any(
+            self._counts(record) for record in self.book.revocations_of(serial)
+        )
+
+    def _counts(self, record: Record) -> bool:
+        try:
+            return revocation_of(record).mesh == self.mesh
+        except RemoteWireError:
+            return False

@@ -39,11 +39,12 @@ from meshnode.terms import Candidate
 from meshnode.trust.certificates import ROLE_ISSUER
 from meshnode.trust.membership import Mesh
 from meshnode.trust.weights import all_signed
+from meshwire.errors import CloseCode
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
 from meshwire.messages import Accuse, GossipSyn, Join, Open, PingReq, RecordGet, RecordGot, Refute
 from meshwire.numbers import Message
-from meshwire.records import Record, read_record
+from meshwire.records import Record, RecordType, read_record
 
 log = structlog.get_logger("meshnode.node")
 STRANGERS_AT_ONCE = 8
@@ -331,6 +332,8 @@ class Presence:
     def _on_merged(self, merged: Merged, sender: NodeId) -> None:
         """A record of someone whose certificate never came: ask whoever passed it on for the certificate."""
         self._tell()
+        if any(record.type is RecordType.REVOCATION for record in merged.accepted):
+            self._cut_revoked()
         strangers = {
             refusal.record.owner: refusal.record
             for refusal in merged.refused
@@ -342,6 +345,12 @@ class Presence:
             for record in new[: STRANGERS_AT_ONCE - len(self._fetching)]:
                 self._fetching[record.owner] = None
                 self._nursery.start_soon(self._fetch_certificates, link, record)
+
+    def _cut_revoked(self) -> None:
+        """Close the links of those who count no longer."""
+        for link in self.links():
+            if self._nursery is not None and not link.joining and not self.members.is_member(link.key):
+                self._nursery.start_soon(link.aclose, CloseCode.REVOKED)
 
     async def _fetch_certificates(self, link: Link, record: Record) -> None:
         try:

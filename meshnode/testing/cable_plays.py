@@ -80,12 +80,15 @@ def _links(seen: Snapshot) -> int:
 
 @dataclass(frozen=True)
 class Struck:
-    """One greedy answer undisturbed, and the same with a fault in its middle; `way` names who was on the way."""
+    """One greedy answer undisturbed, and the same with a fault in its middle.
+
+    `way` names who was on the way of the second before the fault, `way_after` who was on that of a third.
+    """
 
     before: Outcome
     after: Outcome
     way: str
-    way_after: str = ""
+    way_after: str
 
 
 async def relay_killed(root: Path, *, tokens: int, server: Sequence[str] = LLAMA) -> Struck:
@@ -156,7 +159,7 @@ async def unplugged(root: Path, *, tokens: int, server: Sequence[str] = LLAMA) -
 async def _struck(
     asker: Cabled, tokens: int, strike: Callable[[Outcome], None], way: Callable[[Outcome], str]
 ) -> Struck:
-    """Ask twice, and the second time strike when some tokens have come."""
+    """Ask three times, and strike when some tokens of the second answer have come."""
 
     def heard(outcome: Outcome) -> None:
         if outcome.tokens == STRUCK_AFTER_TOKENS:
@@ -167,4 +170,5 @@ async def _struck(
 
     before = await once(lambda outcome: None)
     after = await once(heard)
-    return Struck(before, after, way(after))
+    later = await once(lambda outcome: None)
+    return Struck(before, after, way(after), way(later))

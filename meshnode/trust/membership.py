@@ -1,6 +1,6 @@
 """The mesh that this node belongs to: its id, its root, this node's chain, and everyone's standing. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 
 import msgspec
 
@@ -53,7 +53,7 @@ class Mesh(msgspec.Struct, frozen=True):
         key: bytes,
         now_ms: int,
         *,
-        revoked: Mapping[bytes, object] | None = None,
+        revoked: Container[bytes] = (),
         verify: Verify = signing.verify,
     ) -> Standing:
         """What `chain` proves of the node with this key, here and now; raises as `verify_chain` does."""

@@ -32,10 +32,11 @@ async def test_no_request_is_lost_in_a_mesh_cut_in_half_and_all_agree_again(tmp_
 
 
 def check_unharmed(struck: Struck) -> None:
-    """The disturbed answer is the undisturbed one, and most of it came after the fault."""
+    """The disturbed answer is the undisturbed one, most of it came after the fault, and the fault was one."""
     assert (struck.before.end, struck.after.end, struck.after.code) == ("finished", "finished", "")
     assert struck.after.text == struck.before.text
     assert struck.after.tokens > 2 * STRUCK_AFTER_TOKENS
+    assert {struck.way, struck.way_after} in ({"relay1", "relay2"}, {"server1", "server2"})
 
 
 @pytest.mark.slow

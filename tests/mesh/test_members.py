@@ -5,14 +5,20 @@ from typing import Any
 
 import pytest
 
-from meshnode.errors import NotAllowed, WrongMesh
+from meshnode.errors import NotAllowed, Revoked, WrongMesh
 from meshnode.identity import Identity, create
 from meshnode.mesh.members import KNOWN_MAX, Members
 from meshnode.terms import Trust
-from meshnode.trust.certificates import LABEL_TRUSTED, MEMBER_LIFETIME_MS, issue_member
+from meshnode.trust.certificates import (
+    LABEL_TRUSTED,
+    MEMBER_LIFETIME_MS,
+    certificate_of,
+    issue_member,
+    revoke,
+)
 from meshnode.trust.membership import Mesh, found_closed, found_open, join_closed
 from meshwire import signing
-from meshwire.records import Record
+from meshwire.records import Record, read_record
 from meshwire.signing import Signer
 
 NOW = 1_700_000_000_000
@@ -148,3 +154,53 @@ def test_a_node_whose_own_certificate_has_expired_still_runs(clock: Clock) -> No
     mesh = join_closed(ROOT.public, CHAIN, MEMBER.key, name="m", now_ms=NOW)
     clock.now_ms = NOW + 2 * MEMBER_LIFETIME_MS
     assert not clock.members(mesh, MEMBER).is_member(MEMBER.key)
+
+
+def revocation(*, signer: Signer = ISSUER.signer, chain: tuple[bytes, ...] = ()) -> bytes:
+    taken_back = certificate_of(read_record((chain or CHAIN)[0]))
+    return revoke(signer, taken_back, seq=NOW + 2, issued_ms=NOW).raw
+
+
+def test_a_revoked_member_is_none_whatever_was_known_of_it(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    hear(members, revocation())
+    assert not members.is_member(MEMBER.key)
+    hear(members, CHAIN[0])
+    assert not members.is_member(MEMBER.key)
+    with pytest.raises(Revoked):
+        members.admit(MEMBER.key, CHAIN)
+
+
+def test_a_new_certificate_lets_a_revoked_member_in_again(clock: Clock) -> None:
+    members = clock.members()
+    hear(members, revocation())
+    members.admit(MEMBER.key, (certificate(MEMBER).raw, *MESH.chain))
+    assert members.is_member(MEMBER.key)
+
+
+def test_all_that_a_revoked_issuer_certified_go_with_it(clock: Clock) -> None:
+    mesh = join_closed(ROOT.public, CHAIN, MEMBER.key, name="m", now_ms=NOW)
+    members = clock.members(mesh, MEMBER)
+    other = (certificate(OTHER).raw, *MESH.chain)
+    members.admit(OTHER.key, other)
+    hear(members, revocation(signer=ROOT, chain=MESH.chain))
+    assert not members.is_issuer(ISSUER.key)
+    assert not members.is_member(OTHER.key)
+
+
+def test_a_member_revokes_nobody(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    members.admit(OTHER.key, (certificate(OTHER).raw, *MESH.chain))
+    hear(members, revocation(signer=OTHER.signer))
+    assert members.is_member(MEMBER.key)
+
+
+def test_a_revocation_outlives_the_certificate_by_what_clocks_may_differ(clock: Clock) -> None:
+    members = clock.members()
+    hear(members, revocation())
+    clock.now_ms = NOW + MEMBER_LIFETIME_MS + 5 * 60_000
+    members.book.expire((clock.now_ms - NOW) / 1000)
+    with pytest.raises(Revoked):
+        members.admit(MEMBER.key, CHAIN)
