@@ -18,6 +18,7 @@ from meshnode.mesh.ads import NodeAd
 from meshnode.mesh.book import Merged, Refused
 from meshnode.mesh.members import Members
 from meshnode.mesh.peers import Peer, Peers
+from meshnode.mesh.relaying import named_relays
 from meshnode.net.base import Network
 from meshnode.net.circuits import Circuits
 from meshnode.net.dht import Dht
@@ -73,6 +74,7 @@ class Presence:
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
         self._fetching: dict[bytes, None] = {}
+        self._relays: tuple[NodeId, ...] = ()
         identity, seams = world.identity, world.seams
         self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify)
         self.book = self.members.book
@@ -275,10 +277,19 @@ class Presence:
             name=self._world.config.name,
             static_key=self._world.identity.static_public,
             addresses=self.addresses if self._world.config.reachable else (),
+            relays=self._named_relays(),
             version=__version__,
             sandboxed=self._world.bench.contained,
             signed_weights=all_signed(card.signer for card in self.publisher.current_cards().values()),
         )
+
+    def _named_relays(self) -> tuple[NodeId, ...]:
+        """Who holds a link to this node, if it cannot be dialled itself."""
+        if self._world.config.reachable:
+            return ()
+        dialable = {node for node, peer in self.view().items() if peer.ad is not None and peer.ad.addresses}
+        self._relays = named_relays(self._relays, self.switch.rtts_ms(), dialable)
+        return self._relays
 
     # --- Finding others ---
 
