@@ -1,7 +1,6 @@
 """A node that cannot be dialled names its relays in its record, and drops one that is gone."""
 
-from meshnode.testing import simulate
-from meshnode.testing.simulation import Simulation
+from meshnode.testing.simulation import Simulation, simulate
 
 
 def test_a_node_that_cannot_be_dialled_names_its_relays_as_they_come_and_go() -> None:
@@ -13,6 +12,7 @@ def test_a_node_that_cannot_be_dialled_names_its_relays_as_they_come_and_go() ->
         await hidden.join(await first.invite())
 
         def named() -> set[str]:
+            assert second.presence is not None
             view = second.presence.view()
             names = {node: peer.name for node, peer in view.items()} | {second.presence.book.own: "second"}
             ads = [peer.ad for peer in view.values() if peer.name == "hidden" and peer.ad is not None]
@@ -22,4 +22,4 @@ def test_a_node_that_cannot_be_dialled_names_its_relays_as_they_come_and_go() ->
         await simulation.crash("first")
         await simulation.until(lambda: named() == {"second"})
 
-    simulate(play, seed=1)
+    simulate(1, play)
