@@ -187,14 +187,20 @@ class Peers:
             self._routes = paths.routes(self._book.own, self._graph)
 
     def _claims(self) -> dict[NodeId, paths.Claim]:
-        claims: dict[NodeId, paths.Claim] = {}
+        """What nodes say of their links; the relays of an ad count where the vitals cannot say them all."""
+        claims = {
+            owner: paths.Claim(record.issued_ms, dict.fromkeys(map(NodeId, ad.relays), paths.UNKNOWN_RTT_MS))
+            for owner, record in self._book.all(RecordType.NODE)
+            if (ad := self._read.get(record.raw)) is not None and ad.relays
+        }
         for owner, record in self._book.all(RecordType.VITALS):
             vitals = self._read.get(record.raw)
             if vitals is not None:
                 neighbours = {NodeId(one.node): one.rtt_ms for one in vitals.neighbours}
-                claims[owner] = paths.Claim(
-                    record.issued_ms, neighbours, len(vitals.neighbours) == NEIGHBOURS_MAX
-                )
+                full = len(neighbours) == NEIGHBOURS_MAX
+                if full and owner in claims:
+                    neighbours = {**claims[owner].neighbours, **neighbours}
+                claims[owner] = paths.Claim(record.issued_ms, neighbours, full)
         return claims
 
 

@@ -376,6 +376,7 @@ class Presence:
             name=self._world.config.name,
             static_key=self._world.identity.static_public,
             addresses=self.addresses if self._world.config.reachable else (),
+            relays=self.seeker.relays(),
             version=__version__,
             sandboxed=self._world.bench.contained,
             signed_weights=all_signed(card.signer for card in self.publisher.current_cards().values()),

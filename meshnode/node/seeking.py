@@ -1,4 +1,4 @@
-"""Finding others: which members a node dials by itself, and where. It knows addresses and wishes, no traffic."""
+"""Finding others, and being found: whom a node dials by itself, and whom it names as relays. It knows no traffic."""
 
 from collections.abc import Collection
 
@@ -8,6 +8,7 @@ from meshnode.config import Config
 from meshnode.errors import Unreachable
 from meshnode.mesh.book import RecordBook
 from meshnode.mesh.peers import Peers
+from meshnode.mesh.relaying import named_relays
 from meshnode.net.link import Link
 from meshnode.net.switch import Switch
 from meshnode.node.visit import Entry
@@ -33,6 +34,7 @@ class Seeker:
         self._book = book
         self._peers = peers
         self._switch = switch
+        self._relays: tuple[NodeId, ...] = ()
 
     async def run(self, entry: Entry | None) -> None:
         """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move.
@@ -76,6 +78,15 @@ class Seeker:
         link = await self._switch.dial(self._address_of(node), node)
         await link.aclose()
         return link.remote
+
+    def relays(self) -> tuple[NodeId, ...]:
+        """Who can reach this node by a link, if it cannot be dialled itself; for its record."""
+        if self._config.reachable:
+            return ()
+        linked = self._switch.rtts_ms()
+        dialable = [node for node in linked if self._peers.addresses(node)]
+        self._relays = named_relays(self._relays, linked, dialable)
+        return self._relays
 
     def _address_of(self, node: NodeId) -> str:
         addresses = self._peers.addresses(node)

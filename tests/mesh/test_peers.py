@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from meshnode.mesh import ads, vitals
 from meshnode.mesh.peers import Peers
 from meshnode.mesh.vitals import Neighbour, Vitals
@@ -97,3 +99,26 @@ def test_the_view_follows_the_book_and_the_links() -> None:
     ann.learn_from(bob)
     assert peers.view({bob.node: 1.0}, member)[bob.node].route is not None
     assert peers.view({}, member)[bob.node].route is None
+
+
+def test_a_node_whose_vitals_have_not_come_is_reached_through_the_relay_it_names() -> None:
+    ann, bob, cat = Actor(1), Actor(2), Actor(3)
+    ad = structs.replace(NODE_AD, relays=(bob.node,))
+    cat.book.publish(
+        cat.signer, RecordType.NODE, ads.node_payload(ad), ttl_ms=60_000, now=cat.now, wall_ms=cat.wall_ms
+    )
+    ann.learn_from(cat)
+    route = Peers(ann.book).view({bob.node: 10.0}, member)[cat.node].route
+    assert route is not None
+    assert route.path == (bob.node, cat.node)
+
+
+def test_vitals_that_name_all_neighbours_outweigh_a_relay_in_the_ad() -> None:
+    ann, bob, cat = Actor(1), Actor(2), Actor(3)
+    ad = structs.replace(NODE_AD, relays=(bob.node,))
+    announce(cat)
+    cat.book.publish(
+        cat.signer, RecordType.NODE, ads.node_payload(ad), ttl_ms=60_000, now=cat.now, wall_ms=cat.wall_ms
+    )
+    ann.learn_from(cat)
+    assert Peers(ann.book).view({bob.node: 10.0}, member)[cat.node].route is None
