@@ -70,8 +70,6 @@ class World:
 class Presence:
     """This node on one mesh."""
 
-    _relays: tuple[NodeId, ...] = ()  # those named last
-
     def __init__(
         self, world: World, mesh: Mesh, listen: str, incarnation: int, entry: Entry | None = None
     ) -> None:
