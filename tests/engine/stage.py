@@ -15,7 +15,7 @@ SPEED = Speed(128.0, 100.0, 2.0)
 class Stage:
     """Drives a loop by hand, turn after turn."""
 
-    def __init__(self, model, template, *, speed=SPEED, shelf_bytes=0, **parts):
+    def __init__(self, model, template, *, speed=SPEED, shelf_bytes=0, hold_s=0.0, **parts):
         self.model = model
         self.commands, self.events = [], []
         self.loop = Loop(
@@ -25,6 +25,7 @@ class Stage:
             pace=Pace(speed, model.slots),
             commands=self._take,
             emit=self.events.extend,
+            hold_s=hold_s,
             **parts,
         )
 

@@ -28,8 +28,9 @@ from tests.engine.stage import Stage as AnyStage
 
 
 class Stage(AnyStage):
-    def __init__(self, *, clock=lambda: 0.0, embedder=None, speed=SPEED, **model):
-        super().__init__(FakeModel(**model), FakeTemplate(), clock=clock, embedder=embedder, speed=speed)
+    def __init__(self, *, clock=lambda: 0.0, embedder=None, speed=SPEED, hold_s=0.0, **model):
+        parts = {"clock": clock, "embedder": embedder, "speed": speed, "hold_s": hold_s}
+        super().__init__(FakeModel(**model), FakeTemplate(), **parts)
 
     def run(self, number, prompt=5, **parts):
         self.ask(number, " ".join(["7"] * prompt), **parts)
@@ -165,6 +166,43 @@ def test_a_stop_string_ends_a_run():
     stage.run(1, stop=("3 10",))
     assert stage.until_ended(1).reason is FinishReason.STOP
     assert stage.text(1) == "101 102 10"
+
+
+def holding_stage():
+    """One run has begun to answer, and what it writes next is held while the clock stands still."""
+    stage = Stage(hold_s=1.0)
+    stage.run(1, max_tokens=100)
+    for _ in range(4):
+        stage.loop.turn()
+    assert stage.ids(1) == (101,), "only the first token leaves at once"
+    return stage
+
+
+def test_a_held_token_does_not_wait_for_a_prompt_to_be_read():
+    stage = holding_stage()
+    stage.model.on_decode = lambda: seen.append(stage.ids(1))
+    seen = []
+    stage.run(2, prompt=100, max_tokens=1)
+    stage.loop.turn()
+    assert len(seen[0]) > 1
+
+
+def test_what_is_held_for_a_run_that_is_cancelled_leaves_before_the_loop_sleeps():
+    stage = holding_stage()
+    stage.commands.append(Cancel(1))
+    stage.loop.turn()
+    seen = []
+    stage.loop._commands = lambda wait: seen.append((wait, stage.ids(1))) or ()
+    stage.loop.turn()
+    assert seen[0][0]
+    assert len(seen[0][1]) > 1
+
+
+def test_held_tokens_leave_when_the_answer_ends():
+    stage = holding_stage()
+    stage.until_ended(1)
+    assert stage.text(1) == counting(100)
+    assert len(stage.written(1)) == 2
 
 
 def test_a_cancel_frees_the_slot_at_the_next_step_even_in_a_long_prompt():

@@ -32,6 +32,7 @@ from meshnode.engine.worker.frames import (
 from meshnode.engine.worker.intake import take_in
 from meshnode.engine.worker.llama import ABORTED, CHUNK_TOKENS, Batch, Model
 from meshnode.engine.worker.measure import Pace
+from meshnode.engine.worker.outbox import HOLD_S, Outbox
 from meshnode.engine.worker.prefix import common_length
 from meshnode.engine.worker.sequence import UNPLACED, Sequence
 from meshnode.engine.worker.template import Template
@@ -61,19 +62,19 @@ class Loop:
         commands: Callable[[bool], Iterable[AnyCommand]],
         emit: Callable[[Items[Event]], None],
         clock: Callable[[], float] = time.perf_counter,
+        hold_s: float = HOLD_S,
     ) -> None:
         self._model = model
         self._template = template
         self._pace = pace
         self._commands = commands
-        self._emit = emit
+        self._out = Outbox(emit, hold_s=hold_s, clock=clock)
         self._clock = clock
         self._cache = cache
         self._vectors = Vectors(embedder)
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []  # oldest first
         self._computing: dict[int, int] = {}  # how many tokens of which run, for the thread that interrupts
-        self._events: list[Event] = []
 
     def run(self) -> None:
         """Work for ever; the process ends when its standard input does."""
@@ -83,19 +84,21 @@ class Loop:
     def turn(self) -> None:
         """Take commands, which are waited for when there is nothing else to do, and compute one step."""
         has_work = self._active or self._waiting or self._vectors
+        if not has_work:
+            self._out.send()
         for command in self._commands(not has_work):
             self._obey(command)
         self._admit()
+        if self._vectors or any(sequence.reading for sequence in self._active):
+            self._out.send()  # no token waits for a long step
         has_work = self._active or self._vectors
         if self._active:
             self._step()
         if self._vectors:
             self._embed()
-        if has_work and not self._events:
-            self._events.append(Alive())
-        if self._events:
-            self._emit(self._events)
-            self._events = []
+        if has_work and not self._out:
+            self._out.add(Alive())
+        self._out.send_due()
 
     def foresee(self, command: AnyCommand) -> None:
         """A command has come that the loop has not taken yet; may be called from any thread.
@@ -118,26 +121,26 @@ class Loop:
             case Inspect(forget):
                 self._inspect(forget=forget)
             case Open():
-                self._events.append(Refused(0, "invalid_request", "a model is already open"))
+                self._out.add(Refused(0, "invalid_request", "a model is already open"))
 
     def _take(self, run: Run) -> None:
         try:
             if run.job.inputs:
                 texts = [self._model.tokens(text) for text in run.job.inputs]
                 self._vectors.add(run.number, texts)
-                self._events.append(Started(run.number, sum(map(len, texts))))
+                self._out.add(Started(run.number, sum(map(len, texts))))
                 return
             sequence = take_in(run, self._model, self._template)
         except MeshError as error:
             self._refuse(run.number, error)
             return
-        self._events.append(Started(run.number, sequence.prompt_tokens))
+        self._out.add(Started(run.number, sequence.prompt_tokens))
         self._waiting.append(sequence)
         if reason := sequence.ended():  # resumed after its last token
             self._end(sequence, reason)
 
     def _refuse(self, number: int, error: MeshError) -> None:
-        self._events.append(Refused(number, error.code, error.message, error.hint, error.param))
+        self._out.add(Refused(number, error.code, error.message, error.hint, error.param))
 
     def _cancel(self, number: int) -> None:
         self._vectors.cancel(number)
@@ -148,7 +151,7 @@ class Loop:
     def _inspect(self, *, forget: bool) -> None:
         if forget:
             self._cache.forget()
-        self._events.append(
+        self._out.add(
             Inspected(
                 runs=len(self._active) + len(self._waiting) + len(self._vectors),
                 cells=self._cache.cells,
@@ -186,7 +189,7 @@ class Loop:
             read = sum(sequence.batched for sequence in self._active if sequence.reading)
             answering = len(batch) - read
             self._advance()
-            self._events += self._pace.note(read, answering, started, self._clock())
+            self._out.add(*self._pace.note(read, answering, started, self._clock()))
         return status
 
     def _fill(self) -> Batch:
@@ -230,7 +233,7 @@ class Loop:
             sequence.computed = end
             if was_reading:
                 done = min(end, sequence.prompt_tokens)
-                self._events.append(Prefilled(sequence.number, done, sequence.prompt_tokens))
+                self._out.add(Prefilled(sequence.number, done, sequence.prompt_tokens))
             if sequence.row >= 0:
                 self._draw(sequence)
 
@@ -250,7 +253,7 @@ class Loop:
 
     def _write(self, sequence: Sequence, release: Release | None) -> None:
         if release:
-            self._events.append(Written(sequence.number, *release))
+            self._out.add(Written(sequence.number, *release))
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         self._write(sequence, sequence.last())
@@ -260,7 +263,7 @@ class Loop:
             self._refuse(sequence.number, error)
         else:
             counts = sequence.prompt_tokens, sequence.answered, sequence.cached
-            self._events.append(Ended(sequence.number, reason, *counts))
+            self._out.add(Ended(sequence.number, reason, *counts))
         self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
@@ -292,7 +295,7 @@ class Loop:
     def _embed(self) -> None:
         number = self._vectors.first
         try:
-            self._events += self._vectors.step()
+            self._out.add(*self._vectors.step())
         except MeshError as error:
             self._vectors.cancel(number)
             self._refuse(number, error)

@@ -8,6 +8,7 @@ about the whole vocabulary takes 7 ms for 49,000 tokens and 40 ms for 262,000. I
 draws among the likeliest that it allows, and only if it allows none of those among all.
 """
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class Sampler:
         self._model = model
         self._sampling = job.sampling
         self._constraint = constrain(job, style)
+        self._row = ctypes.c_float * model.vocabulary
         self._written = 0
         self._tail = ""
         self._held: Held | None = None
@@ -104,8 +106,10 @@ class Sampler:
             self._held = None
 
     def _logits(self, row: int) -> Any:
-        found = c.llama_get_logits_ith(self._model.handle, row)
-        return np.ctypeslib.as_array(found, (self._model.vocabulary,))
+        first = c.llama_get_logits_ith(self._model.handle, row)
+        # As numpy's own view of a pointer, at a fifth of the price.
+        found: Any = self._row.from_address(ctypes.addressof(first.contents))
+        return np.frombuffer(found, np.float32)
 
     def _draw_free(self, row: int) -> int:
         if self._likeliest_only:
