@@ -23,7 +23,7 @@ AGREE_WITHIN_S = 60.0
 DEADLINE_S = 20.0
 EVERY_S = 0.25
 PORT = 8421
-STRUCK_AFTER_TOKENS = 12
+STRUCK_AFTER_PIECES = 8
 SCRIPTED = ("--engine", "scripted")
 WITHOUT = ("--engine", "none")
 LLAMA = ("--engine", "llama", "--threads", "1")
@@ -82,11 +82,13 @@ def _links(seen: Snapshot) -> int:
 class Struck:
     """One greedy answer undisturbed, and the same with a fault in its middle.
 
-    `way` names who was on the way of the second before the fault, `way_after` who was on that of a third.
+    `said` is what the second had said when the fault came; `way` names who was on its way until then, `way_after` who
+    was on that of a third.
     """
 
     before: Outcome
     after: Outcome
+    said: str
     way: str
     way_after: str
 
@@ -159,10 +161,13 @@ async def unplugged(root: Path, *, tokens: int, server: Sequence[str] = LLAMA) -
 async def _struck(
     asker: Cabled, tokens: int, strike: Callable[[Outcome], None], way: Callable[[Outcome], str]
 ) -> Struck:
-    """Ask three times, and strike when some tokens of the second answer have come."""
+    """Ask three times, and strike when some of the second answer has come."""
+    said = ""
 
     def heard(outcome: Outcome) -> None:
-        if outcome.tokens == STRUCK_AFTER_TOKENS:
+        nonlocal said
+        if outcome.pieces == STRUCK_AFTER_PIECES:
+            said = outcome.text
             strike(outcome)
 
     async def once(heard: Callable[[Outcome], None]) -> Outcome:
@@ -171,4 +176,4 @@ async def _struck(
     before = await once(lambda outcome: None)
     after = await once(heard)
     later = await once(lambda outcome: None)
-    return Struck(before, after, way(after), way(later))
+    return Struck(before, after, said, way(after), way(later))

@@ -92,14 +92,14 @@ async def until_each(nodes: Sequence[Cabled], holds: Callable[[Snapshot], bool])
 class Outcome:
     """One request: `end` is finished, failed (one clear error, whose code `code` is), or lost.
 
-    `longest_pause_s` without text counts from the asking on; `tokens` are the pieces that had text.
+    `longest_pause_s` without text counts from the asking on; `pieces` are those that had text.
     """
 
     asked_at_s: float
     end: str = "lost"
     code: str = ""
     text: str = ""
-    tokens: int = 0
+    pieces: int = 0
     took_s: float = 0.0
     longest_pause_s: float = 0.0
     errors: int = 0
@@ -168,7 +168,7 @@ def _take(line: str, outcome: Outcome) -> bool:
         return False
     text = "".join(choice["delta"].get("content") or "" for choice in event["choices"])
     outcome.text += text
-    outcome.tokens += bool(text)
+    outcome.pieces += bool(text)
     return bool(text)
 
 

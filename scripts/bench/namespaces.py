@@ -47,10 +47,11 @@ def rows_of_halves(cut: Halves, parted_s: float) -> list[shape.Row]:
 
 def rows_of_struck(label: str, struck: Struck) -> list[shape.Row]:
     """How an answer fared in whose middle something happened."""
-    same = struck.after.text == struck.before.text and _finished(struck.before, struck.after)
+    stands = struck.after.text.startswith(struck.said) and len(struck.after.text) > len(struck.said)
+    whole = stands and _finished(struck.before, struck.after)
     pause_ms, usual_ms = (1000 * outcome.longest_pause_s for outcome in (struck.after, struck.before))
     return [
-        bounded(f"{label}: answers lost or not the same", float(not same), "answers", 0),
+        bounded(f"{label}: answers lost or begun anew", float(not whole), "answers", 0),
         bounded(f"{label}: pause (undisturbed {usual_ms:.0f} ms)", pause_ms, "ms", 1000 * PAUSE_MAX_S),
     ]
 
