@@ -124,6 +124,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     discover: Annotated[
         bool, Meta(description="Connect to nodes heard of through others, not only to those named.")
     ] = True
+    lan: Annotated[
+        bool,
+        Meta(
+            description="Find nodes of the same mesh on the local network, and be found there (needs meshnode[lan])."
+        ),
+    ] = False
     reachable: Annotated[
         bool, Meta(description="Tell others this node's addresses; off for one that only dials out.")
     ] = True

@@ -29,7 +29,7 @@ OPTIONS: dict[str, Any] = {
     "advertise": str,
     "upstream": str,
 }
-SWITCHES = ("discover", "reachable")
+SWITCHES = ("discover", "lan", "reachable")
 
 
 def node_options(command: C) -> C:

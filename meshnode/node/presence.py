@@ -96,7 +96,7 @@ class Presence:
             on_ask=world.on_ask,
             on_request=self._on_request,
         )
-        self.seeker = Seeker(world.config, world.store, seams, self.book, self.peers, self.switch)
+        self.seeker = Seeker(world.config, world.store, seams, self.book, self.peers, self.switch, mesh.id)
         self.gossip = Gossip(self.book, self._member_links, seams, on_merged=self._on_merged)
         self.dht = Dht(
             mesh.id,
@@ -174,7 +174,7 @@ class Presence:
             nursery.start_soon(self.gossip.run)
             nursery.start_soon(self.dht.run)
             nursery.start_soon(self.watch.run)
-            nursery.start_soon(self.seeker.run, self._entry)
+            nursery.start_soon(self.seeker.run, self._entry, self.addresses)
             task_status.started()
 
     async def _say_farewell(self) -> None:
