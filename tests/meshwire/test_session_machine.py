@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshwire import limits
+from meshwire.codec import DATA_PAYLOAD_MAX
 from meshwire.errors import CloseCode, LocalWireError
 from meshwire.events import (
     Closed,
@@ -88,6 +89,10 @@ class SessionMachine(RuleBasedStateMachine):
         if size <= 0:
             with pytest.raises(LocalWireError):
                 end.session.send_data(stream, b"x" * (credit + 1))
+            return
+        if size > DATA_PAYLOAD_MAX:
+            with pytest.raises(LocalWireError):
+                end.session.send_data(stream, b"x" * size)
             return
         self.count += 1
         payload = self.count.to_bytes(4, "big").ljust(size, b".")[:size]
