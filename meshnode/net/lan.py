@@ -96,10 +96,11 @@ class Lan:
         self, name: str, properties: Mapping[bytes, bytes | None], hosts: Sequence[str], port: int
     ) -> None:
         """What was heard under a name; nothing is noted of other meshes, of this node, or beyond the bound."""
+        self.forget(name)  # it may have meant another node
         with suppress(LocalWireError, UnicodeDecodeError):
             node = from_text((properties.get(NODE_KEY) or b"").decode())
             ours = properties.get(MESH_KEY) == self._fingerprint and node != self._node
-            if ours and hosts and port and (node in self.neighbours or len(self.neighbours) < NEIGHBOURS_MAX):
+            if ours and hosts and port and len(self._names) < NEIGHBOURS_MAX:
                 self._names[name] = node
                 self.neighbours[node] = _address(hosts[0], port)
 

@@ -84,14 +84,15 @@ class Seeker:
         """Whom to wish for next, by lot: if all chose by one rule, all links would end at the same few nodes."""
         others = [node for node, _ in self._book.all(RecordType.NODE) if node not in wished]
         known = [node for node in sorted(others) if node != self._book.own and self._peers.addresses(node)]
-        chosen = self._seams.rng.sample(known, min(LINKS_WANTED - len(wished), len(known)))
-        return [*self._near(wished, known), *chosen]
+        near = self._near(wished)
+        room = max(0, LINKS_WANTED - len(wished) - len(near))
+        return [*near, *self._seams.rng.sample(known, min(room, len(known)))]
 
-    def _near(self, wished: Collection[NodeId], known: Collection[NodeId]) -> list[NodeId]:
+    def _near(self, wished: Collection[NodeId]) -> list[NodeId]:
         """Nodes that are heard on the local network and that no record tells of, a few of them."""
         unknown = [node for node in self._lan.neighbours if not self._peers.addresses(node)]
         room = LAN_WISHED - sum(node in wished for node in unknown)
-        return [node for node in unknown if node not in wished and node not in known][: max(0, room)]
+        return [node for node in unknown if node not in wished][: max(0, room)]
 
     def _addresses(self, node: NodeId) -> tuple[str, ...]:
         """Where to dial it: where it was heard near, then where its record says."""

@@ -45,10 +45,11 @@ def rows_of_halves(cut: Halves, parted_s: float) -> list[shape.Row]:
     ]
 
 
-def rows_of_struck(label: str, struck: Struck) -> list[shape.Row]:
-    """How an answer fared in whose middle something happened."""
+def rows_of_struck(label: str, struck: Struck, *, same_run: bool) -> list[shape.Row]:
+    """How an answer fared in whose middle something happened; the same run, over another way, has the same words."""
     stands = struck.after.text.startswith(struck.said) and len(struck.after.text) > len(struck.said)
-    whole = stands and _finished(struck.before, struck.after)
+    same = struck.after.text == struck.before.text or not same_run
+    whole = stands and same and _finished(struck.before, struck.after)
     pause_ms, usual_ms = (1000 * outcome.longest_pause_s for outcome in (struck.after, struck.before))
     return [
         bounded(f"{label}: answers lost or begun anew", float(not whole), "answers", 0),
@@ -69,8 +70,8 @@ async def measure(count: int, parted_s: float, tokens: int) -> list[shape.Row]:
         unplugged = await cable_plays.unplugged(root / "cable", tokens=tokens)
     return [
         *rows_of_halves(cut, parted_s),
-        *rows_of_struck("relay killed", relayed),
-        *rows_of_struck("cable pulled", unplugged),
+        *rows_of_struck("relay killed", relayed, same_run=True),
+        *rows_of_struck("cable pulled", unplugged, same_run=False),
     ]
 
 

@@ -55,6 +55,10 @@ def test_what_is_noted_is_bounded() -> None:
     for number in range(NEIGHBOURS_MAX + 9):
         lan.note(str(number), said(NodeId(number.to_bytes(20))), ["192.0.2.7"], 8421)
     assert len(lan.neighbours) == NEIGHBOURS_MAX
+    for number in range(NEIGHBOURS_MAX + 9):
+        lan.note(f"again {number}", said(), ["192.0.2.7"], 8421)
+        lan.note("0", said(NodeId((1000 + number).to_bytes(20))), ["192.0.2.7"], 8421)
+    assert len(lan.neighbours) <= len(lan._names) == NEIGHBOURS_MAX
 
 
 def test_a_fingerprint_is_not_the_mesh() -> None:
