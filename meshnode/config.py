@@ -133,6 +133,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reachable: Annotated[
         bool, Meta(description="Tell others this node's addresses; off for one that only dials out.")
     ] = True
+    relay: Annotated[
+        bool, Meta(description="Carry the sealed traffic of other nodes between each other.")
+    ] = True
     advertise: Annotated[
         Texts,
         Meta(description="Addresses to tell others instead of those found on the machine, ws://HOST:PORT."),

@@ -13,7 +13,7 @@ from meshnode.cli.render import Screen, duration, milliseconds
 from meshnode.cli.verb import verb
 from meshnode.control.invite import duration_s
 from meshnode.control.verbs import InviteArguments
-from meshnode.observe.snapshot import EngineView, PeerView, Snapshot
+from meshnode.observe.snapshot import EngineView, MeshView, PeerView, Snapshot
 
 ID_CHARACTERS = 8  # enough to tell nodes apart by eye
 
@@ -84,9 +84,16 @@ def _status_facts(seen: Snapshot) -> dict[str, str]:
         "sandbox": ": ".join(filter(None, (engine.sandbox, engine.exposure))),
         "running": f"{engine.in_flight} of {engine.slots}, {engine.queued} waiting" if engine.slots else "",
         "more models": ", ".join(_other_engine(other) for other in seen.engines[1:]),
+        "relays": _relays(mesh),
         "links": str(len(seen.links)),
         "peers": str(len(seen.peers)),
     }
+
+
+def _relays(mesh: MeshView) -> str:
+    """Who carries for this node, and for how many it does."""
+    serving = f"for {mesh.relaying_for} that cannot be dialled" if mesh.relaying_for else ""
+    return ", ".join(filter(None, [*(node[:ID_CHARACTERS] for node in mesh.relays), serving]))
 
 
 def _other_engine(engine: EngineView) -> str:

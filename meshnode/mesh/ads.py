@@ -31,7 +31,8 @@ class NodeAd(msgspec.Struct, frozen=True, kw_only=True):
     """A node: how to reach it, the key that end-to-end sessions with it use, and its posture.
 
     `addresses` are URLs, best first; `static_key` is its X25519 key; `relays` are nodes that hold a link to
-    it, for one that cannot be dialled. The posture says what is really in force, not what was wished.
+    it and have promised to carry circuits there, for one that cannot be dialled; `carries` says whether it carries
+    those of others. The posture says what is really in force, not what was wished.
     """
 
     name: Text
@@ -42,6 +43,12 @@ class NodeAd(msgspec.Struct, frozen=True, kw_only=True):
     sandboxed: bool = False
     attested: bool = False
     signed_weights: bool = False
+    carries: bool = True
+
+    @property
+    def dialable(self) -> bool:
+        """Whether others can open a link to it."""
+        return bool(self.addresses)
 
 
 class ModelAd(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from meshwire.limits import ROUTE_LINKS
 UNKNOWN_RTT_MS = 250.0
 DOUBT_MS = 5_000.0  # a way through a node whose link has fallen silent is the last to be taken
 LINK_MS = 1.0  # what each relay adds; it also makes the shorter of two equal paths win
+DETOUR_GAIN = 2.0  # a live link of one's own gives way only to relays that claim to be so many times faster
 LINKS_LOOKED_AT = 6  # beyond what may be used, only to be able to say that a node is too far
 
 
@@ -32,6 +33,14 @@ class Route:
 
     path: tuple[NodeId, ...]
     rtt_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """The only nodes that carry circuits to a node, None for all, and whether it carries those of others."""
+
+    of: frozenset[NodeId] | None
+    carries: bool = True
 
 
 Links = Mapping[NodeId, float | None]
@@ -63,6 +72,18 @@ def graph(own: NodeId, links: Links, claims: Claims, doubted: Collection[NodeId]
     return edges
 
 
+def keep_to_relays(own: NodeId, edges: Graph, carriers: Mapping[NodeId, Carriers]) -> None:
+    """Take out the edges that no circuit of `own` may use: each counts one way, from where it is nearer to `own`."""
+    for node, rule in carriers.items():
+        if rule.of is not None:
+            for other in edges.get(node, ()):
+                if other != own and other not in rule.of:
+                    edges[other].pop(node, None)
+    for node, rule in carriers.items():
+        if node != own and not rule.carries:
+            edges[node] = {}
+
+
 def without(gone: Collection[NodeId], edges: Graph) -> Graph:
     """The same edges but for those to nodes that are gone."""
     if not gone:
@@ -77,8 +98,9 @@ def without(gone: Collection[NodeId], edges: Graph) -> Graph:
 def routes(own: NodeId, edges: Graph, links_max: int = LINKS_LOOKED_AT) -> dict[NodeId, Route]:
     """The cheapest route to every node in reach.
 
-    Routes of at most three links come first; a node that has none gets its shortest longer one. Bellman and
-    Ford's relaxation, one round for each link, so that a path never grows beyond the bound.
+    Routes of at most three links come first; a node that has none gets its shortest longer one. An own link, which
+    is measured and needs nobody else, wins unless a detour is much faster. Bellman and Ford's relaxation, one round
+    for each link, so that a path never grows beyond the bound.
     """
     found: dict[NodeId, Route] = {own: Route((), 0.0)}
     frontier = dict(found)
@@ -86,7 +108,13 @@ def routes(own: NodeId, edges: Graph, links_max: int = LINKS_LOOKED_AT) -> dict[
         frontier = _relax(frontier, edges, found, only_new=length > ROUTE_LINKS)
         found.update(frontier)
     del found[own]
-    return found
+    return found | _direct(own, edges, found)
+
+
+def _direct(own: NodeId, edges: Graph, found: Mapping[NodeId, Route]) -> dict[NodeId, Route]:
+    """The own links that are better than the detours found, taking into account what a detour costs others."""
+    links = {node: Route((node,), rtt_ms + LINK_MS) for node, rtt_ms in edges[own].items()}
+    return {node: link for node, link in links.items() if link.rtt_ms < DETOUR_GAIN * found[node].rtt_ms}
 
 
 def alternates(

@@ -15,6 +15,7 @@ from meshnode.mesh.vitals import NEIGHBOURS_MAX, Vitals, read_vitals
 from meshnode.terms import Candidate, Trust
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId
+from meshwire.limits import ROUTE_LINKS
 from meshwire.records import Record, RecordType
 
 
@@ -61,6 +62,15 @@ class Peer:
     def name(self) -> str:
         """What its owner calls it; empty while its ad is not known."""
         return self.ad.name if self.ad is not None else ""
+
+    @property
+    def in_reach(self) -> bool:
+        """Whether a route of no more links than one may have leads to it."""
+        return self.route is not None and len(self.route.path) <= ROUTE_LINKS
+
+    def offers(self, family: str) -> bool:
+        """Whether it has a model of this family; of any if it is empty."""
+        return any(family in ("", model.family) for model in self.models)
 
     def candidates(self) -> list[Candidate]:
         """This node with each of its models, as the decision needs it."""
@@ -117,13 +127,23 @@ class Peers:
             if node != self._book.own and standing(records[0].key) is not None
         }
 
-    def addresses(self, node: NodeId) -> tuple[str, ...]:
-        """Where a node can be dialled, by its current ad; it costs no look at all the others."""
+    def ad(self, node: NodeId) -> NodeAd | None:
+        """A node's current ad, if it makes sense; it costs no look at all the others."""
         record = self._book.get(node, RecordType.NODE)
         if record is None:
-            return ()
+            return None
         ad = self._read.get(record.raw) or _read(record)
-        return ad.addresses if isinstance(ad, NodeAd) else ()
+        return ad if isinstance(ad, NodeAd) else None
+
+    def carries(self, node: NodeId) -> bool:
+        """Whether a node may be asked to be a relay: it carries for others, and others can dial it."""
+        ad = self.ad(node)
+        return ad is not None and ad.carries and ad.dialable
+
+    def addresses(self, node: NodeId) -> tuple[str, ...]:
+        """Where a node can be dialled, by its current ad."""
+        ad = self.ad(node)
+        return ad.addresses if ad is not None else ()
 
     def candidates(self, view: Mapping[NodeId, Peer]) -> list[Candidate]:
         """Every pair of node and model in a view; which fit is decided elsewhere, with reasons."""
@@ -183,8 +203,18 @@ class Peers:
         if graph_for != self._graph_for:
             self._graph_for = graph_for
             every = paths.graph(self._book.own, links, self._claims(), doubted)
+            paths.keep_to_relays(self._book.own, every, self._carriers())
             self._graph = paths.without(dead, every)
             self._routes = paths.routes(self._book.own, self._graph)
+
+    def _carriers(self) -> dict[NodeId, paths.Carriers]:
+        """Who may carry circuits to a node, and whether it carries any itself, where that is not as usual."""
+        ads = {owner: self._read.get(record.raw) for owner, record in self._book.all(RecordType.NODE)}
+        return {
+            node: paths.Carriers(None if ad.dialable else frozenset(map(NodeId, ad.relays)), ad.carries)
+            for node, ad in ads.items()
+            if ad is not None and not (ad.dialable and ad.carries)
+        }
 
     def _claims(self) -> dict[NodeId, paths.Claim]:
         """What nodes say of their links; the relays of an ad count where the vitals cannot say them all."""

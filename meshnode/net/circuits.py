@@ -28,7 +28,11 @@ LOOK_AGAIN_S = 10.0  # at a circuit that would be idle but for a stream that is 
 
 
 class Circuits:
-    """The circuits that begin or end at this node; those that only pass go to the relay."""
+    """The circuits that begin or end at this node; those that only pass go to the relay.
+
+    `carries_to` says whether it carries those of others to a neighbour. `approach` looks for a direct link to the
+    node at the other end of a circuit, which later requests then take; it hears whether that node has laid it.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,8 @@ class Circuits:
         switch: Switch,
         *,
         static_key_of: Callable[[NodeId], bytes | None],
+        carries_to: Callable[[NodeId], bool],
+        approach: Callable[[NodeId, bool], Awaitable[None]],
         judge: Callable[[Introduced], bool],
         on_ask: Callable[[Link, Stream, Open], Awaitable[None]],
         on_request: Callable[[Link, Message], Awaitable[Message | None]],
@@ -43,10 +49,11 @@ class Circuits:
         self._own = own
         self._switch = switch
         self._static_key_of = static_key_of
+        self._approach = approach
         self._judge = judge
         self._on_ask = on_ask
         self._on_request = on_request
-        self._relay = Relay(own.identity.node, switch.direct, own.seams.relay_tap)
+        self._relay = Relay(own.identity.node, switch.direct, carries_to, own.seams.relay_tap)
         self._laid: dict[tuple[NodeId, ...], Link] = {}
         self._laying: dict[tuple[NodeId, ...], trio.Lock] = {}
         self._used_at: dict[Link, float] = {}
@@ -113,6 +120,7 @@ class Circuits:
         self._laid[path] = link
         self._used_at[link] = trio.current_time()
         self._nursery.start_soon(self._keep, link, path)
+        self._nursery.start_soon(self._approach, worker, False)
         return link
 
     async def _established(self, transport: CircuitTransport, session: SessionConfig, links: int) -> Link:
@@ -175,6 +183,8 @@ class Circuits:
         if link.node != origin:
             await link.aclose(CloseCode.PROTOCOL, "the origin is not who the route says")
             raise NotAllowed("The circuit's origin is not who its route says.")
+        if self._nursery is not None:
+            self._nursery.start_soon(self._approach, origin, True)
         await self._serve(link)
 
     async def _on_circuit_request(self, link: Link, message: Message) -> Message | None:

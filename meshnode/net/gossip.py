@@ -105,6 +105,10 @@ class Gossip:
             self._nursery.start_soon(self._greet, link, newcomer)
             self._nursery.start_soon(self.exchange, link)
 
+    async def farewell(self, link: GossipLink) -> None:
+        """Tell the other end at once what this node said last: that it leaves."""
+        await self._greet(link, newcomer=False)
+
     async def _greet(self, link: GossipLink, newcomer: bool) -> None:
         book, now = self._book, trio.current_time()
         greeting = GossipAck(book.deltas_for([], now=now)) if newcomer else news_of(book, {book.own: 0}, now)

@@ -306,7 +306,7 @@ class Link:
                     self._hearing.unpark_all()
                 for event in self.session.receive_data(message):
                     inbox.take(event)
-                self._writer.wake()
+                self._writer.push()
         except Unreachable as error:
             self._lose(error)
         except RemoteWireError as error:
@@ -336,7 +336,7 @@ class Link:
         if not self.alive:
             return  # it says goodbye already
         self.session.ping(self._pulse.ping(trio.current_time()))
-        self._writer.wake()
+        self._writer.push()
 
     def _check(self) -> None:
         if self.error is not None:

@@ -214,34 +214,53 @@ class _Wire:
         self._queued_bytes = 0
         self._last_arrival = 0.0
         self._lost_since: float | None = None  # when the first of the queue was first lost in a partition
-        self.lot = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._reader = trio.lowlevel.ParkingLot()
+        self._reading = trio.CancelScope()  # what the reader waits in; its deadline is when the first arrives
         self.closed = False
         self.unread = False  # the reading end has closed
 
-    async def put(self, message: bytes) -> None:
-        while self._queued_bytes + len(message) > BUFFER_BYTES and not self.closed:
-            await self.lot.park()
+    def offer(self, message: bytes) -> bool:
+        """Take a message to be sent, if there is room; raises Unreachable."""
         if self.closed:
             raise Unreachable("The connection is closed.")
+        if self._queued_bytes + len(message) > BUFFER_BYTES:
+            return False
         self._queued_bytes += len(message)
         self._network.on_message(*self._ends, message)
         self._append(message)
+        return True
+
+    async def put(self, message: bytes) -> None:
+        """Take a message once there is room; raises Unreachable."""
+        while not self.offer(message):
+            await self._room.park()
 
     def end(self) -> None:
+        """Nothing more will be sent."""
         if not self.closed:
             self.closed = True
             self._append(None)
+
+    def wake(self) -> None:
+        """Something about the network changed: look again."""
+        self._room.unpark_all()
+        self._reader.unpark_all()
 
     def _append(self, message: bytes | None) -> None:
         arrival = self._conditions.arrival(*self._ends, len(message or b""), trio.current_time())
         self._last_arrival = max(self._last_arrival, arrival)
         self._queue.append((self._last_arrival, message))
-        self.lot.unpark_all()
+        if (
+            len(self._queue) == 1
+        ):  # the reader need not run before; one that never comes, it waits for by itself
+            self._reading.deadline = self._last_arrival if math.isfinite(arrival) else -math.inf
 
     async def get(self) -> bytes:
+        """The next message that has arrived; raises Unreachable once the connection is lost."""
         while not self.unread:
             if not self._queue:
-                await self.lot.park()
+                await self._wait_until(math.inf)
             elif await self._first_is_here():
                 return self._take()
         raise Unreachable("The connection is closed.")
@@ -250,26 +269,31 @@ class _Wire:
         """Whether the first message has arrived; if not, wait for what it waits for."""
         now, due = trio.current_time(), self._queue[0][0]
         if due > now:
-            await self._wait_until(due)
+            await self._until_it_comes(due)
             return False
         if not self._conditions.passes(*self._ends):
             if self._lost_since is None and self._conditions.parted(*self._ends):
                 self._lost_since = now
-            await self.lot.park()
+            await self._reader.park()
             return False
         if self._lost_since is not None:
             again = self._conditions.retried(*self._ends, self._lost_since, now)
             self._lost_since = None
-            await self._wait_until(again)
+            await self._until_it_comes(again)
             return False
         return True
 
-    async def _wait_until(self, moment: float) -> None:
+    async def _until_it_comes(self, moment: float) -> None:
         """Let it become that time; raises Unreachable if the connection breaks instead."""
         if math.isinf(moment):
             await trio.sleep(GIVE_UP_S)
             raise Unreachable("The connection was reset: a packet did not get through.")
         await trio.sleep_until(moment)
+
+    async def _wait_until(self, moment: float) -> None:
+        """Let it become that time, or the time at which the next message arrives, or something change."""
+        with trio.CancelScope(deadline=moment) as self._reading:
+            await self._reader.park()
 
     def _take(self) -> bytes:
         message = self._queue[0][1]
@@ -277,7 +301,7 @@ class _Wire:
             raise Unreachable("The other end closed the connection.")
         self._queue.popleft()
         self._queued_bytes -= len(message)
-        self.lot.unpark_all()
+        self._room.unpark_all()
         return message
 
 
@@ -290,21 +314,38 @@ class MemoryTransport:
         self._network = network
         self._out = out
         self._back = back
+        self._rest: deque[bytes] = deque()
         self.ends = ends
         self.remote = SCHEME + ends[1]
         self.peer_hello = peer_hello
         self._closed = False
 
+    def send_now(self, message: bytes) -> bool:
+        """As `Prompt.send_now`."""
+        _check_length(message)
+        try:
+            if not self._rest and self._out.offer(message):
+                return True
+        except Unreachable:
+            pass  # `send_rest` will say so
+        self._rest.append(message)
+        return False
+
+    async def send_rest(self) -> None:
+        """As `Prompt.send_rest`."""
+        while self._rest:
+            await self._out.put(self._rest[0])
+            self._rest.popleft()
+
     async def send(self, message: bytes) -> None:
         """As `Transport.send`."""
         await trio.lowlevel.checkpoint()
-        if len(message) > limits.TRANSPORT_MESSAGE_MAX:
-            raise ValueError(f"a message of {len(message)} bytes is too long")
+        _check_length(message)
         await self._out.put(bytes(message))
 
     async def receive(self) -> bytes:
         """As `Transport.receive`."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
             raise Unreachable("The connection is closed.")
         return await self._back.get()
@@ -329,5 +370,10 @@ class MemoryTransport:
 
     def wake(self) -> None:
         """Something about the network changed: look again."""
-        self._out.lot.unpark_all()
-        self._back.lot.unpark_all()
+        self._out.wake()
+        self._back.wake()
+
+
+def _check_length(message: bytes) -> None:
+    if len(message) > limits.TRANSPORT_MESSAGE_MAX:
+        raise ValueError(f"a message of {len(message)} bytes is too long")

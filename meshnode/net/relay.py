@@ -67,7 +67,7 @@ class CircuitTransport:
 
 def _unreachable(error: StreamLost | RemoteWireError) -> Unreachable:
     code = error.code
-    if code in (ResetCode.UNREACHABLE, ResetCode.BAD_ROUTE, ResetCode.TOO_MANY):
+    if code in (ResetCode.UNREACHABLE, ResetCode.BAD_ROUTE, ResetCode.TOO_MANY, ResetCode.REFUSED):
         return Unreachable(f"A relay on the way refused the circuit ({code.name.lower()}).")
     return Unreachable("The circuit through the relay was lost.")
 
@@ -87,10 +87,12 @@ class Relay:
         self,
         node: bytes,
         direct: Callable[[NodeId], Link | None],
+        carries_to: Callable[[NodeId], bool],
         tap: Callable[[bytes], None] | None = None,
     ) -> None:
         self._node = node
         self._direct = direct
+        self._carries_to = carries_to
         self._tap = tap
         self._carried: dict[bytes, int] = {}
         self._seen: OrderedDict[tuple[bytes, bytes], float] = OrderedDict()
@@ -121,9 +123,12 @@ class Relay:
             raise RouteRefused(ResetCode.TOO_MANY, "the peer has as many circuits as it may")
         if self._already_seen((opening.origin, opening.request)):
             raise RouteRefused(ResetCode.BAD_ROUTE, "the circuit came here before")
-        onward = self._direct(NodeId(opening.route[opening.position + 1]))
+        following = NodeId(opening.route[opening.position + 1])
+        onward = self._direct(following)
         if onward is None:
             raise RouteRefused(ResetCode.UNREACHABLE, "no link to the next hop")
+        if not self._carries_to(following):
+            raise RouteRefused(ResetCode.REFUSED, "the next hop has not reserved this relay, or it is none")
         return onward
 
     def _already_seen(self, circuit: tuple[bytes, bytes]) -> bool:

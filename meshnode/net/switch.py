@@ -145,6 +145,10 @@ class Switch:
         lost = (node for node, at in self._lost_at.items() if at > since and node not in self._links)
         return silent + tuple(lost)
 
+    def last_failure(self) -> MeshError | None:
+        """Why a wanted link is not up, if that is known."""
+        return next(iter(self.last_failures.values()), None)
+
     # --- Dialling ---
 
     def want(self, addresses: tuple[str, ...], node: NodeId | None = None, first: Link | None = None) -> None:
@@ -171,6 +175,16 @@ class Switch:
         transport = await self._network.dial(address, self.own.hello)
         link = await establish(transport, self.own.link_session(initiator=True), self._judge)
         return await self._adopt(link, node, address)
+
+    async def dial_any(self, addresses: tuple[str, ...], node: NodeId | None = None) -> Link:
+        """A link to the node at the first address that answers. Raises MeshError."""
+        failure: MeshError = Unreachable("There is no address to dial.")
+        for address in addresses:
+            try:
+                return await self.dial(address, node)
+            except MeshError as error:
+                failure = error
+        raise failure
 
     async def _adopt(self, link: Link, node: NodeId | None, address: str) -> Link:
         """Serve a link that this end opened; raises Unreachable if it leads to another node than wanted."""
@@ -203,7 +217,7 @@ class Switch:
                 return await self._adopt(given, node, addresses[0])
             if met is not None and self.direct(met) is not None:
                 return None
-            link = await self._dial_any(addresses, node)
+            link = await self.dial_any(addresses, node)
             self.last_failures.pop(addresses[0], None)
             met = link.node
             return link
@@ -213,16 +227,6 @@ class Switch:
                 await keep_linked(dial, self.own.seams.rng, note)
         finally:
             self.last_failures.pop(addresses[0], None)
-
-    async def _dial_any(self, addresses: tuple[str, ...], node: NodeId | None) -> Link:
-        """A link to the node at the first address that answers."""
-        failure: MeshError = Unreachable("There is no address to dial.")
-        for address in addresses:
-            try:
-                return await self.dial(address, node)
-            except MeshError as error:
-                failure = error
-        raise failure
 
     # --- Links ---
 

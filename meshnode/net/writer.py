@@ -25,6 +25,7 @@ class Writer:
         self._session = session
         self._lose = lose
         self._writing = False
+        self._behind = False  # the transport still has something that had to wait
         self._written = trio.lowlevel.ParkingLot()
         self._idle = trio.lowlevel.ParkingLot()
 
@@ -44,10 +45,18 @@ class Writer:
         if not self._writing and self._session.has_output:
             self._idle.unpark_all()
 
+    def push(self) -> None:
+        """As `wake`, but written at once where that needs no waiting: it spares `run` a turn."""
+        if self._prompt is None or self._writing or self._behind:
+            self.wake()
+        elif self._session.has_output and not self._send_now(self._prompt, self._session.data_to_send()):
+            self._behind = True
+            self._idle.unpark_all()
+
     async def run(self) -> None:
         """Write what others queue, for as long as the link lives."""
         while True:
-            if not self._session.has_output:
+            if not (self._session.has_output or self._behind):
                 await self._idle.park()
             await self.finish()
 
@@ -64,9 +73,10 @@ class Writer:
             messages = self._session.data_to_send()
             if self._prompt is None:
                 await self._wait(messages)
-            elif self._send_now(self._prompt, messages):
+            elif self._send_now(self._prompt, messages) and not self._behind:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             else:
+                self._behind = False
                 await self._wait([])
         finally:
             self._writing = False

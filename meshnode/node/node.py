@@ -317,7 +317,7 @@ class Node:
         with trio.move_on_after(JOINED_WITHIN_S):
             await presence.linked()
             return
-        raise presence.last_failure() or Unreachable(
+        raise presence.switch.last_failure() or Unreachable(
             "The mesh let this device in, but no link to it has come up.",
             hint="It goes on trying; see `meshnode status`.",
         )
@@ -331,8 +331,8 @@ class Node:
         return self.presence.vitals_seqs() if self.presence else {}
 
     async def _look_up(self, family: str) -> None:
-        if self.presence is not None and family:
-            await self.presence.dht.find_providers(family)
+        if self.presence is not None:
+            await self.presence.look_up(family)
 
     @asynccontextmanager
     async def _run_on(self, candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:

@@ -12,12 +12,13 @@ import trio
 
 from meshnode import __version__
 from meshnode.config import Config
-from meshnode.errors import MeshError, NotAllowed
+from meshnode.errors import NotAllowed
 from meshnode.identity import Identity
 from meshnode.mesh.ads import NodeAd
-from meshnode.mesh.book import Merged, Refused
+from meshnode.mesh.book import Merged
 from meshnode.mesh.members import Members
 from meshnode.mesh.peers import Peer, Peers
+from meshnode.mesh.relaying import RelayService
 from meshnode.mesh.shelf import PASSING
 from meshnode.net.base import Network
 from meshnode.net.circuits import Circuits
@@ -28,8 +29,10 @@ from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
 from meshnode.net.watch import Ties, Watch
 from meshnode.node.detours import another_way
+from meshnode.node.leases import Leases
 from meshnode.node.publisher import Publisher
 from meshnode.node.seeking import Seeker
+from meshnode.node.strangers import Strangers
 from meshnode.node.visit import Entry
 from meshnode.seams import Seams
 from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
@@ -42,12 +45,11 @@ from meshnode.trust.weights import all_signed
 from meshwire.errors import CloseCode
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
-from meshwire.messages import Accuse, GossipSyn, Join, Open, PingReq, RecordGet, RecordGot, Refute
+from meshwire.messages import Accuse, GossipSyn, Join, Open, PingReq, RecordGet, Refute, Reserve, Reserved
 from meshwire.numbers import Message
-from meshwire.records import Record, RecordType, read_record
+from meshwire.records import RecordType, read_record
 
 log = structlog.get_logger("meshnode.node")
-STRANGERS_AT_ONCE = 8
 FAREWELL_S = 1.0  # no longer than this does a node that leaves wait to be heard
 OnAsk = Callable[[Link, Stream, Open], Awaitable[None]]
 
@@ -81,22 +83,28 @@ class Presence:
         self.addresses: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
-        self._fetching: dict[bytes, None] = {}
+        self._strangers = Strangers(self._learn)
         identity, seams = world.identity, world.seams
         self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify)
         self.book = self.members.book
         self.peers = Peers(self.book)
         own = Self(identity, mesh.id, mesh.chain, seams)
         self.switch = Switch(own, world.network, self._hooks())
+        self.relaying = RelayService(
+            self.peers.ad, lambda node: self.switch.direct(node) is not None, willing=world.config.relay
+        )
+        self.leases = Leases(self.peers, self.switch, self._changed)
+        self.seeker = Seeker(world.config, world.store, seams, self.book, self.peers, self.switch, mesh.id)
         self.circuits = Circuits(
             own,
             self.switch,
             static_key_of=self._static_key_of,
+            carries_to=lambda node: self.relaying.carries_to(node, trio.current_time()),
+            approach=self.seeker.approach,
             judge=self._judge,
             on_ask=world.on_ask,
             on_request=self._on_request,
         )
-        self.seeker = Seeker(world.config, world.store, seams, self.book, self.peers, self.switch, mesh.id)
         self.gossip = Gossip(self.book, self._member_links, seams, on_merged=self._on_merged)
         self.dht = Dht(
             mesh.id,
@@ -115,18 +123,7 @@ class Presence:
             next_seq=self._next_seq,
             publish=self._publish_certificate,
         )
-        self.publisher = Publisher(
-            self.book,
-            identity.signer,
-            seams,
-            world.bench,
-            node_ad=self._node_ad,
-            rtts_ms=self._live_rtts_ms,
-            keep_seq=world.store.raise_seq,
-            on_ads=self.dht.changed,
-            on_signed=self.gossip.nudge,
-            incarnation=incarnation,
-        )
+        self.publisher = self._publisher(incarnation)
         self.watch = Watch(
             self.book,
             Ties(
@@ -139,6 +136,20 @@ class Presence:
                 changed=self._changed,
             ),
             seams,
+        )
+
+    def _publisher(self, incarnation: int) -> Publisher:
+        return Publisher(
+            self.book,
+            self._world.identity.signer,
+            self._world.seams,
+            self._world.bench,
+            node_ad=self._node_ad,
+            rtts_ms=self._live_rtts_ms,
+            keep_seq=self._world.store.raise_seq,
+            on_ads=self.dht.changed,
+            on_signed=self.gossip.nudge,
+            incarnation=incarnation,
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -175,6 +186,8 @@ class Presence:
             nursery.start_soon(self.dht.run)
             nursery.start_soon(self.watch.run)
             nursery.start_soon(self.seeker.run, self._entry, self.addresses)
+            if not self._world.config.reachable:
+                nursery.start_soon(self.leases.run)
             task_status.started()
 
     async def _say_farewell(self) -> None:
@@ -185,7 +198,7 @@ class Presence:
             await self._world.store.raise_seq(self.book.last_seq)
             async with trio.open_nursery() as nursery:
                 for link in links:
-                    nursery.start_soon(self.gossip.exchange, link)
+                    nursery.start_soon(self.gossip.farewell, link)
 
     async def _recall_certificates(self) -> None:
         """Put this node's chain in the book and, at an issuer, all that it has signed, to be spread."""
@@ -256,6 +269,8 @@ class Presence:
             return await self.gossip.answer(link, message)
         if isinstance(message, PingReq):
             return await self.watch.answer(link, message)
+        if isinstance(message, Reserve):
+            return Reserved(self.relaying.reserve(link.node, trio.current_time()))
         return await self.dht.answer(link, message)
 
     async def _on_notice(self, link: Link, message: Message) -> None:
@@ -271,6 +286,7 @@ class Presence:
         self._learn(link.chain)
         self.gossip.opened(link, newcomer=link.newcomer)
         self.dht.opened(link)
+        self.leases.nudge()
         self._tell()
         self.publisher.nudge()
 
@@ -284,7 +300,7 @@ class Presence:
         self.publisher.nudge()
 
     def _changed(self) -> None:
-        """Somebody is dead, or is not any more."""
+        """Somebody is dead, or is not any more; or there is one more relay."""
         self._tell()
         self.publisher.nudge()
 
@@ -330,37 +346,17 @@ class Presence:
         return None
 
     def _on_merged(self, merged: Merged, sender: NodeId) -> None:
-        """A record of someone whose certificate never came: ask whoever passed it on for the certificate."""
         self._tell()
         if any(record.type is RecordType.REVOCATION for record in merged.accepted):
             self._cut_revoked()
-        strangers = {
-            refusal.record.owner: refusal.record
-            for refusal in merged.refused
-            if refusal.reason is Refused.STRANGER and refusal.record is not None
-        }
-        link = self.switch.direct(sender)
-        if self._nursery is not None and link is not None:
-            new = [record for record in strangers.values() if record.owner not in self._fetching]
-            for record in new[: STRANGERS_AT_ONCE - len(self._fetching)]:
-                self._fetching[record.owner] = None
-                self._nursery.start_soon(self._fetch_certificates, link, record)
+        if self._nursery is not None and (link := self.switch.direct(sender)) is not None:
+            self._strangers.meet(merged, link, self._nursery)
 
     def _cut_revoked(self) -> None:
         """Close the links of those who count no longer."""
         for link in self.links():
             if self._nursery is not None and not link.joining and not self.members.is_member(link.key):
                 self._nursery.start_soon(link.aclose, CloseCode.REVOKED)
-
-    async def _fetch_certificates(self, link: Link, record: Record) -> None:
-        try:
-            got = await link.request(RecordGet(record.owner, record.type, record.name))
-        except MeshError:
-            return  # the next round of gossip brings the record, and this question, again
-        finally:
-            del self._fetching[record.owner]
-        if isinstance(got, RecordGot):
-            self._learn(tuple(reversed(got.records)))
 
     async def _next_seq(self) -> int:
         seq = self.book.next_seq(self._world.seams.now_ms())
@@ -376,7 +372,8 @@ class Presence:
             name=self._world.config.name,
             static_key=self._world.identity.static_public,
             addresses=self.addresses if self._world.config.reachable else (),
-            relays=self.seeker.relays(),
+            relays=self.leases.named(),
+            carries=self._world.config.relay,
             version=__version__,
             sandboxed=self._world.bench.contained,
             signed_weights=all_signed(card.signer for card in self.publisher.current_cards().values()),
@@ -388,11 +385,15 @@ class Presence:
 
     # --- Finding others ---
 
+    async def look_up(self, family: str) -> None:
+        """Ask the DHT who has models of a family, if one is named, and come near to holders out of reach."""
+        if family:
+            await self.dht.find_providers(family)
+        for peer in self.view().values():
+            if not peer.in_reach and peer.offers(family) and self._nursery is not None:
+                self._nursery.start_soon(self.seeker.come_near, peer.node)
+
     async def linked(self) -> None:
         """Wait until there is a link to another member, and what it knows of the mesh has come over it."""
         while not (self._member_links() and self._others):
             await self._news.wait()
-
-    def last_failure(self) -> MeshError | None:
-        """Why a wanted link is not up, if that is known."""
-        return next(iter(self.switch.last_failures.values()), None)

@@ -1,27 +1,34 @@
-"""Finding others, and being found: whom a node dials by itself, and whom it names as relays. It knows no traffic."""
+"""Finding others: whom a node dials by itself, or because a lookup or a circuit led there. It knows no traffic."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
 
+import structlog
 import trio
 
 from meshnode.config import Config
-from meshnode.errors import Unreachable
+from meshnode.errors import MeshError, Unreachable
 from meshnode.mesh.book import RecordBook
 from meshnode.mesh.peers import Peers
-from meshnode.mesh.relaying import named_relays
 from meshnode.net.lan import Lan
 from meshnode.net.link import Link
 from meshnode.net.switch import Switch
 from meshnode.node.visit import Entry
 from meshnode.seams import Seams
 from meshnode.state.store import Store
-from meshwire.ids import NodeId
+from meshwire.ids import NodeId, to_text
+from meshwire.limits import LINKS_TOTAL
 from meshwire.records import RecordType
 
 LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
 LAN_WISHED = 4  # of them for who is only heard near: anybody can say anything there
 LOOK_FOR_PEERS_S = 1.0
+TURN_S = 1.5  # for the one of two whose turn it is to dial the other
+APPROACH_LINKS = LINKS_TOTAL // 2  # with more than these, circuits stay circuits
+APPROACHES = 8  # at once
+RELAYS_S = 10.0  # as long as a dial may take
+LOOK_FOR_RELAYS_S = 0.1
+log = structlog.get_logger("meshnode.node.seeking")
 NO_DIALLING = "The node has no address to dial, or this node does not dial strangers."
 
 
@@ -45,7 +52,8 @@ class Seeker:
         self._peers = peers
         self._switch = switch
         self._lan = Lan(book.own, mesh)
-        self._relays: tuple[NodeId, ...] = ()
+        self._heard_at: dict[NodeId, float] = {}
+        self._approaching: dict[NodeId, None] = {}
 
     async def run(self, entry: Entry | None, addresses: Sequence[str]) -> None:
         """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move.
@@ -83,10 +91,17 @@ class Seeker:
     def _strangers(self, wished: Collection[NodeId]) -> list[NodeId]:
         """Whom to wish for next, by lot: if all chose by one rule, all links would end at the same few nodes."""
         others = [node for node, _ in self._book.all(RecordType.NODE) if node not in wished]
-        known = [node for node in sorted(others) if node != self._book.own and self._peers.addresses(node)]
+        now = trio.current_time()
+        self._heard_at = {node: self._heard_at.get(node, now) for node in others}
+        known = [node for node in sorted(others) if self._peers.addresses(node) and self._may_dial(node, now)]
         near = self._near(wished)
         room = max(0, LINKS_WANTED - len(wished) - len(near))
         return [*near, *self._seams.rng.sample(known, min(room, len(known)))]
+
+    def _may_dial(self, node: NodeId, now: float) -> bool:
+        """Whether it is this node's turn: of two that can dial each other, the one with the lesser id goes first."""
+        goes_first = self._book.own < node or not self._config.reachable
+        return node != self._book.own and (goes_first or now - self._heard_at[node] >= TURN_S)
 
     def _near(self, wished: Collection[NodeId]) -> list[NodeId]:
         """Nodes that are heard on the local network and that no record tells of, a few of them."""
@@ -111,14 +126,31 @@ class Seeker:
         await link.aclose()
         return link.remote
 
-    def relays(self) -> tuple[NodeId, ...]:
-        """Who can reach this node by a link, if it cannot be dialled itself; for its record."""
-        if self._config.reachable:
-            return ()
-        linked = self._switch.rtts_ms()
-        dialable = [node for node in linked if self._peers.addresses(node)]
-        self._relays = named_relays(self._relays, linked, dialable)
-        return self._relays
+    async def come_near(self, node: NodeId) -> None:
+        """Try for a link to a node, or, where it cannot be dialled, to its relays, once it has named some."""
+        with trio.move_on_after(RELAYS_S):
+            while (ad := self._peers.ad(node)) is None or not (ad.dialable or ad.relays):
+                await trio.sleep(LOOK_FOR_RELAYS_S)
+            for other in (node,) if ad.dialable else map(NodeId, ad.relays):
+                await self.approach(other)
+
+    async def approach(self, node: NodeId, approached: bool = False) -> None:
+        """Try once for a direct link to a node, such as the one at the other end of a circuit.
+
+        Where that node has laid it, it is `approached` by it, unless this one cannot be dialled.
+        """
+        if not self._config.discover or (approached and self._config.reachable):
+            return
+        if self._switch.direct(node) is not None or node in self._approaching:
+            return
+        self._approaching[node] = None
+        try:
+            if len(self._switch.links()) < APPROACH_LINKS and len(self._approaching) <= APPROACHES:
+                await self._switch.dial_any(self._peers.addresses(node), node)
+        except MeshError as error:
+            log.info("no direct link", peer=to_text(node), why=str(error))
+        finally:
+            del self._approaching[node]
 
     def _address_of(self, node: NodeId) -> str:
         addresses = self._peers.addresses(node)

@@ -117,7 +117,14 @@ def _mesh_view(presence: Presence | None) -> MeshView:
     if presence is None:
         return MeshView()
     mesh = presence.mesh
-    return MeshView(id=to_text(mesh.id), name=mesh.name, open=mesh.is_open, role=mesh.role or "none")
+    return MeshView(
+        id=to_text(mesh.id),
+        name=mesh.name,
+        open=mesh.is_open,
+        role=mesh.role or "none",
+        relays=tuple(to_text(node) for node in presence.leases.named()),
+        relaying_for=presence.relaying.served(trio.current_time()),
+    )
 
 
 def _engine_view(facts: Facts, engine: Engine) -> EngineView:

@@ -8,12 +8,17 @@ import msgspec
 
 
 class MeshView(msgspec.Struct, frozen=True, kw_only=True):
-    """The mesh this node is in. `role` is issuer, member or, on an open mesh, none."""
+    """The mesh this node is in. `role` is issuer, member or, on an open mesh, none.
+
+    `relays` carry circuits to this node, if it cannot be dialled; `relaying_for` is how many such nodes it serves.
+    """
 
     id: str = ""
     name: str = ""
     open: bool = False
     role: str = ""
+    relays: tuple[str, ...] = ()
+    relaying_for: int = 0
 
 
 class LinkView(msgspec.Struct, frozen=True, kw_only=True):

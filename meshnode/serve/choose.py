@@ -15,7 +15,7 @@ from meshnode.terms import Candidate, Job, ModelCard, Place, Trust
 
 NEWS_S = 3.0  # vitals are signed again every 2 s at most, and take a round of gossip to come
 LOOK_EVERY_S = 0.05
-PASSING = (Reason.UNREACHABLE, Reason.EXPIRED)
+PASSING = (Reason.UNREACHABLE, Reason.HOPS, Reason.EXPIRED)
 ChooseLocal = Callable[[Job], ModelCard]
 
 

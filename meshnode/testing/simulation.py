@@ -241,7 +241,7 @@ class Simulation:
     def _on_message(self, source: str, target: str, message: bytes) -> None:
         self.messages += 1
         self.sent_bytes[source] += len(message)
-        self.note(f"{source} {target} {hashlib.sha256(message).hexdigest()}")
+        self._trace.update(f"{trio.current_time():.9f} {source} {target} {len(message)} ".encode() + message)
 
     def _verify(self, *statement: Any) -> None:
         """Check a signature once: the same bytes come to every node, and checking is most of the cost."""

@@ -228,6 +228,19 @@ class Refute(Message, frozen=True):
     record: RawRecord
 
 
+# --- Relays ---
+
+
+class Reserve(Message, frozen=True):
+    """Asks the receiver to carry circuits to the sender, which cannot be dialled; asked again, it renews that."""
+
+
+class Reserved(Message, frozen=True):
+    """It does so for `lease_s` seconds from now."""
+
+    lease_s: U32
+
+
 NOTICES: dict[FrameType, type[Message]] = {
     FrameType.OPEN: Open,
     FrameType.WINDOW: Window,
@@ -245,6 +258,7 @@ NOTICES: dict[FrameType, type[Message]] = {
     FrameType.PING_REQ: PingReq,
     FrameType.ACCUSE: Accuse,
     FrameType.REFUTE: Refute,
+    FrameType.RELAY_RESERVE: Reserve,
 }
 """Frames without the REPLY flag."""
 
@@ -256,6 +270,7 @@ REPLIES: dict[FrameType, type[Message]] = {
     FrameType.GOSSIP_SYNACK: GossipSynAck,
     FrameType.RECORD_GET: RecordGot,
     FrameType.PING_REQ: Pinged,
+    FrameType.RELAY_STATUS: Reserved,
 }
 """Frames with the REPLY flag."""
 
@@ -267,6 +282,7 @@ REPLY_OF: dict[type[Message], type[Message]] = {
     GossipSyn: GossipSynAck,
     RecordGet: RecordGot,
     PingReq: Pinged,
+    Reserve: Reserved,
 }
 """The reply that each request asks for."""
 

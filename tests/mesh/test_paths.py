@@ -3,15 +3,18 @@
 import random
 
 from meshnode.mesh.paths import (
+    DETOUR_GAIN,
     DOUBT_MS,
     LINK_MS,
     UNKNOWN_RTT_MS,
+    Carriers,
     Claim,
     Claims,
     Links,
     Route,
     alternates,
     graph,
+    keep_to_relays,
     routes,
 )
 from meshwire.ids import NodeId
@@ -49,9 +52,29 @@ def test_own_links_outweigh_what_is_claimed_of_them() -> None:
     assert ways({B: 30.0}, {B: claim((A, 1.0))})[B].rtt_ms == 30.0 + LINK_MS
 
 
-def test_the_cheaper_detour_wins_over_the_direct_link() -> None:
+def test_a_detour_wins_over_the_direct_link_if_it_is_much_faster() -> None:
     found = ways({B: 10.0, C: 500.0}, {B: claim((C, 10.0))})
     assert found[C].path == (B, C)
+    found = ways({B: 10.0, C: 30.0}, {B: claim((C, 10.0))})
+    assert found[C].path == (C,), "what others claim is worth less than a link of one's own"
+
+
+def test_who_cannot_be_dialled_is_reached_through_its_relays_alone() -> None:
+    links, claims = {B: 10.0, D: 10.0}, {B: claim((C, 10.0)), D: claim((C, 50.0)), C: claim((E, 5.0))}
+    edges = graph(A, links, claims)
+    keep_to_relays(A, edges, {C: Carriers(frozenset({D}))})
+    found = routes(A, edges)
+    assert found[C].path == (D, C)
+    assert found[E].path == (D, C, E), "it may carry to others itself"
+    edges = graph(A, {C: 10.0}, claims)
+    keep_to_relays(A, edges, {C: Carriers(frozenset())})
+    assert routes(A, edges)[C].path == (C,), "a link of one's own needs no relay"
+
+
+def test_who_carries_nothing_is_the_end_of_every_route() -> None:
+    edges = graph(A, {B: 10.0}, {B: claim((C, 10.0))})
+    keep_to_relays(A, edges, {B: Carriers(None, carries=False), A: Carriers(None, carries=False)})
+    assert set(routes(A, edges)) == {B}
 
 
 def test_of_two_claims_the_slower_is_believed() -> None:
@@ -120,7 +143,9 @@ def test_it_agrees_with_exhaustive_search() -> None:
         edges = graph(nodes[0], {node: rng.uniform(1, 99) for node in rng.sample(nodes[1:], 2)}, claims)
         found = routes(nodes[0], edges, ROUTE_LINKS)
         for node, cost in cheapest(nodes[0], edges).items():
-            assert abs(found[node].rtt_ms - cost) < 1e-6
+            direct = edges[nodes[0]].get(node, float("inf")) + LINK_MS
+            expected = direct if direct < DETOUR_GAIN * cost else cost
+            assert abs(found[node].rtt_ms - expected) < 1e-6
         assert found.keys() == cheapest(nodes[0], edges).keys()
 
 

@@ -29,6 +29,7 @@ NOTICES: tuple[tuple[numbers.Message, int], ...] = (
     (m.PingReq(ID), 7),
     (accusing.accuse(signing.Signer(KEY), ID[:16], ids.NodeId(ID), 5), 0),
     (m.Refute(b"record"), 0),
+    (m.Reserve(), 8),
 )
 REPLIES: tuple[numbers.Message, ...] = (
     m.Joined((b"member", b"issuer")),
@@ -38,6 +39,7 @@ REPLIES: tuple[numbers.Message, ...] = (
     m.GossipSynAck((m.DigestEntry(ID[:8], 6),), (b"record",)),
     m.RecordGot((b"record",)),
     m.Pinged(True),
+    m.Reserved(3600),
 )
 REFUSAL = m.Refusal("busy", "Too much to do.", "Try later.", 1.5)
 INNER: tuple[numbers.Message, ...] = (

@@ -184,7 +184,7 @@ def test_frames_are_bounded() -> None:
         [3, 0, 1, {1: 5}],  # no reply of that type
         [3, 0, 4, {1: 5}],
         [10, 0, 0, {}],  # a number nobody uses
-        [40, 0, 0, {}],  # a reserved one
+        [42, 0, 0, {}],  # a reserved one
         [2, 1, 0, {}],
         [2, 1, 0, "text"],
         [2, 1, 2, b""],

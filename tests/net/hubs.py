@@ -38,6 +38,8 @@ class Hub:
         self.down: list[Link] = []
         self.streams: list[Stream] = []
         self.tapped: list[bytes] = []
+        self.carries = True
+        self.approached: list[tuple[NodeId, bool]] = []
         self.static_keys: dict[bytes, bytes] = {}
         own = Self(
             self.identity,
@@ -60,6 +62,8 @@ class Hub:
             own,
             self.switch,
             static_key_of=self.static_key_of,
+            carries_to=lambda _: self.carries,
+            approach=self.approach,
             judge=self.judge,
             on_ask=self._late("on_ask"),
             on_request=self._late("on_request"),
@@ -86,6 +90,9 @@ class Hub:
         if isinstance(message, DhtPing):
             return DhtPong()
         raise BadRequest("only pings are answered here")
+
+    async def approach(self, node: NodeId, approached: bool) -> None:
+        self.approached.append((node, approached))
 
     async def on_notice(self, _link: Link, _message: Message) -> None:
         """Nobody listens."""

@@ -44,6 +44,13 @@ async def test_a_circuit_is_a_link_that_relays_cannot_read(world: World, sealed:
     assert a.tapped == d.tapped == []
 
 
+async def test_both_ends_of_a_circuit_look_for_a_direct_link(world: World) -> None:
+    a, b, c = await world.line("a", "b", "c")
+    link = await a.circuits.reach(path(b, c))
+    assert await echo(link, WORDS) == WORDS
+    assert (a.approached, b.approached, c.approached) == ([(c.node, False)], [], [(a.node, True)])
+
+
 async def test_a_large_message_crosses_in_parts(world: World) -> None:
     a, b, c = await world.line("a", "b", "c")
     stream = await (await a.circuits.reach(path(b, c))).open(Open("ask"))

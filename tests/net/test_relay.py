@@ -106,6 +106,12 @@ async def test_a_hop_that_is_not_linked_is_unreachable(line: Line) -> None:
     assert await code_of(stream) is ResetCode.UNREACHABLE
 
 
+async def test_a_relay_that_does_not_carry_to_the_next_hop_refuses(line: Line) -> None:
+    line.b.carries = False
+    assert await code_of(await line.open()) is ResetCode.REFUSED
+    assert line.kept == []
+
+
 async def test_the_same_circuit_passes_once(line: Line) -> None:
     await line.open(request=b"same")
     assert await code_of(await line.open(request=b"same")) is ResetCode.BAD_ROUTE

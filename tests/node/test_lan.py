@@ -66,7 +66,7 @@ class Crowd:
         self.wanted.discard(node)
 
 
-def test_a_crowd_nearby_that_no_record_knows_takes_few_of_the_wishes(tmp_path: Path) -> None:
+async def test_a_crowd_nearby_that_no_record_knows_takes_few_of_the_wishes(tmp_path: Path) -> None:
     crowd = Crowd()
     seeker: Any = Seeker(Config(home=tmp_path), crowd, Seams(), crowd, crowd, crowd, bytes(16))  # type: ignore[arg-type]
     near = seeker._lan.neighbours
