@@ -26,8 +26,8 @@ LOOK_FOR_PEERS_S = 1.0
 TURN_S = 1.5  # for the one of two whose turn it is to dial the other
 APPROACH_LINKS = LINKS_TOTAL // 2  # with more than these, circuits stay circuits
 APPROACHES = 8  # at once
-RELAYS_S = 10.0  # as long as a dial may take
-LOOK_FOR_RELAYS_S = 0.1
+RELAY_LOOKS = 10  # for relays that a node has not named yet
+LOOK_FOR_RELAYS_S = 0.3
 log = structlog.get_logger("meshnode.node.seeking")
 NO_DIALLING = "The node has no address to dial, or this node does not dial strangers."
 
@@ -128,11 +128,13 @@ class Seeker:
 
     async def come_near(self, node: NodeId) -> None:
         """Try for a link to a node, or, where it cannot be dialled, to its relays, once it has named some."""
-        with trio.move_on_after(RELAYS_S):
-            while (ad := self._peers.ad(node)) is None or not (ad.dialable or ad.relays):
-                await trio.sleep(LOOK_FOR_RELAYS_S)
-            for other in (node,) if ad.dialable else map(NodeId, ad.relays):
-                await self.approach(other)
+        for _ in range(RELAY_LOOKS):
+            ad = self._peers.ad(node)
+            if ad is not None and (ad.dialable or ad.relays):
+                for other in (node,) if ad.dialable else map(NodeId, ad.relays):
+                    await self.approach(other)
+                return
+            await trio.sleep(LOOK_FOR_RELAYS_S)
 
     async def approach(self, node: NodeId, approached: bool = False) -> None:
         """Try once for a direct link to a node, such as the one at the other end of a circuit.

@@ -127,7 +127,7 @@ def test_after_a_circuit_requests_take_the_direct_link_that_it_led_to(
         assert await path_of_an_answer(asker, simulation) == ("asker", "server")
 
     nobody_dials_by_itself(monkeypatch)
-    mesh(play)
+    mesh(play, delay_s=(0.01, 0.01))
 
 
 @pytest.mark.parametrize("reachable", [True, False])
