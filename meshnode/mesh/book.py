@@ -10,16 +10,17 @@ against its owner's other records by seq alone.
 """
 
 import math
-from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from meshnode.mesh.certified import Certified
-from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, around, beginning_with, covered, within
+from meshnode.mesh.digest import DIGEST_PAGE, around, covered, within
 from meshnode.mesh.merged import SETTLED, Merged, Refusal, Refused
 from meshnode.mesh.shelf import CERTIFYING, PASSING, Held, Shelf, life_s, plausible
+from meshnode.mesh.shelves import Shelves
 from meshwire import records, signing
+from meshwire.digests import PREFIX_BYTES, Version
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import CLOCK_TOLERANCE_S, RECORDS_PER_PEER, RECORDS_TOTAL
@@ -58,8 +59,7 @@ class RecordBook:
         self._is_member = is_member
         self._is_issuer = is_issuer
         self._verify = verify
-        self._shelves: dict[NodeId, Shelf] = {}
-        self._ids: list[NodeId] = []  # of the shelves, sorted: a digest is a stretch of these
+        self._shelves = Shelves()
         self._first_end = math.inf  # no record ends before, and no owner is forgotten
         self._by_raw: dict[bytes, Held] = {}
         self._certified = Certified()
@@ -198,7 +198,7 @@ class RecordBook:
         for owner, shelf in list(self._shelves.items()):
             forgotten = now - shelf.empty_since > MEMORY_S or len(self._shelves) > OWNERS_MAX
             if not shelf.slots and forgotten and owner != self.own:
-                self._forget(owner)
+                self._shelves.drop(owner)
         self._first_end = min([now + LOOK_EVERY_S, *(held.expires_at for held in self._by_raw.values())])
         return [held.record for held in over]
 
@@ -208,7 +208,7 @@ class RecordBook:
         if shelf is not None:
             for held in list(shelf.slots.values()):
                 self._remove(shelf, held)
-            self._forget(owner)
+            self._shelves.drop(owner)
 
     # --- Reconciliation ---
 
@@ -222,7 +222,7 @@ class RecordBook:
         Fewer than `DIGEST_PAGE` entries mean that these are all; a full page covers only the owners from its
         first entry to its last.
         """
-        said = ((owner, self._said(self._shelves[owner])) for owner in around(self._ids, start))
+        said = ((owner, self._said(self._shelves[owner])) for owner in around(self._shelves.ids, start))
         return list(
             islice(((owner[:PREFIX_BYTES], version) for owner, version in said if version is not None), limit)
         )
@@ -251,10 +251,13 @@ class RecordBook:
         come first, since others' records count only through those; then the most outdated.
         """
         versions = dict(digest)
-        named = (owner for prefix in versions for owner in beginning_with(self._ids, prefix))
+        if named_only:
+            asked = (shelf for prefix in versions for shelf in self._shelves.at(prefix))
+        else:
+            asked = (self._shelves[owner] for owner in covered(self._shelves.ids, digest))
         lacking = []
-        for owner in named if named_only else covered(self._ids, digest):
-            shelf, prefix = self._shelves[owner], owner[:PREFIX_BYTES]
+        for shelf in asked:
+            prefix = shelf.owner[:PREFIX_BYTES]
             theirs = versions.get(prefix, 0)
             if shelf.version > theirs:
                 fresh = shelf.above(theirs, now)
@@ -313,8 +316,7 @@ class RecordBook:
 
     def _known(self, prefix: bytes) -> int:
         """The version that a digest would name, 0 for none."""
-        owners = beginning_with(self._ids, prefix)
-        return max((self._said(self._shelves[owner]) or 0 for owner in owners), default=0)
+        return max([self._said(shelf) or 0 for shelf in self._shelves.at(prefix)], default=0)
 
     def _read(self, raws: Iterable[bytes]) -> tuple[list[Record], list[Refusal]]:
         """The batch, certificates first and then by seq; what is held already is not verified again."""
@@ -365,14 +367,9 @@ class RecordBook:
 
     def _shelf(self, owner: NodeId) -> Shelf:
         if owner not in self._shelves:
-            self._shelves[owner] = Shelf(owner)
-            insort(self._ids, owner)
+            self._shelves.make(owner)
             self._first_end = -math.inf
         return self._shelves[owner]
-
-    def _forget(self, owner: NodeId) -> None:
-        del self._shelves[owner]
-        del self._ids[bisect_left(self._ids, owner)]
 
     def _place(self, shelf: Shelf, record: Record, expires_at: float) -> None:
         replaced = shelf.slots.get((record.type, record.name))

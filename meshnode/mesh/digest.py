@@ -2,15 +2,12 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 
+from meshwire.digests import PREFIX_BYTES, Version
 from meshwire.ids import NodeId
 
-PREFIX_BYTES = 8
 DIGEST_PAGE = 100
-
-Version = tuple[bytes, int]
-"""An owner, by the first bytes of its id, and the seq up to which all of its records are held."""
 
 
 def around(ids: Sequence[NodeId], start: bytes) -> Iterator[NodeId]:
@@ -18,11 +15,6 @@ def around(ids: Sequence[NodeId], start: bytes) -> Iterator[NodeId]:
     first = bisect_left(ids, start)
     yield from islice(ids, first, None)
     yield from islice(ids, first)
-
-
-def beginning_with(ids: Sequence[NodeId], prefix: bytes) -> Iterator[NodeId]:
-    """Those of the sorted ids that begin with a prefix; more than one if somebody took pains."""
-    return takewhile(lambda one: one.startswith(prefix), islice(ids, bisect_left(ids, prefix), None))
 
 
 def covered(ids: Sequence[NodeId], digest: Sequence[Version]) -> Iterator[NodeId]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from meshnode.mesh import paths
 from meshnode.mesh.ads import ModelAd, NodeAd, read_model_ad, read_node_ad
 from meshnode.mesh.book import RecordBook
+from meshnode.mesh.node_ads import NodeAds
 from meshnode.mesh.vitals import NEIGHBOURS_MAX, Vitals, read_vitals
 from meshnode.terms import Candidate, Trust
 from meshwire.errors import RemoteWireError
@@ -100,6 +101,7 @@ class Peers:
     def __init__(self, book: RecordBook) -> None:
         self._book = book
         self._read: dict[bytes, Any] = {}
+        self._ads = NodeAds(book)
         self._read_at = -1
         self._graph_for: tuple[object, ...] = ()
         self._graph: paths.Graph = {}
@@ -129,11 +131,7 @@ class Peers:
 
     def ad(self, node: NodeId) -> NodeAd | None:
         """A node's current ad, if it makes sense; it costs no look at all the others."""
-        record = self._book.get(node, RecordType.NODE)
-        if record is None:
-            return None
-        ad = self._read.get(record.raw) or _read(record)
-        return ad if isinstance(ad, NodeAd) else None
+        return self._ads.get(node)
 
     def carries(self, node: NodeId) -> bool:
         """Whether a node may be asked to be a relay: it carries for others, and others can dial it."""

@@ -56,6 +56,7 @@ class Lookout:
         self._looked_at = now
         self._awake_at = now
         self._vouched_at: dict[NodeId, float] = {}
+        self._watched_since: dict[NodeId, float] = {}
 
     def vouched(self, node: NodeId, now: float) -> None:
         """Another node hears it: its silence counts from now."""
@@ -67,6 +68,7 @@ class Lookout:
             self._awake_at = now
         self._looked_at = now
         self._vouched_at = {node: at for node, at in self._vouched_at.items() if node in sights}
+        self._watched_since = {node: self._watched_since.get(node, now) for node in sights}
         linked = {node: sight for node, sight in sights.items() if sight.linked}
         late = {node: None for node, sight in linked.items() if self._late(node, sight, now)}
         quiet = tuple(node for node, sight in linked.items() if now - sight.heard_at >= PROBE_S * 0.9)
@@ -93,4 +95,7 @@ class Lookout:
         return self._silence_s(node, sight, now) > patience_s * (1 + OWN_FAULT * share)
 
     def _silence_s(self, node: NodeId, sight: Sight, now: float) -> float:
-        return now - max(sight.heard_at, self._awake_at, self._vouched_at.get(node, self._awake_at))
+        asked_since = self._watched_since[node] if sight.linked else sight.heard_at
+        return now - max(
+            sight.heard_at, self._awake_at, self._vouched_at.get(node, self._awake_at), asked_since
+        )

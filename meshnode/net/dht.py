@@ -14,20 +14,20 @@ import trio
 
 from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
 from meshnode.mesh import keyspace
-from meshnode.mesh.ads import read_node_ad
 from meshnode.mesh.book import RecordBook
 from meshnode.mesh.digest import within
 from meshnode.mesh.diversity import group_of
 from meshnode.mesh.lookup import Found, Lookup
+from meshnode.mesh.node_ads import NodeAds
 from meshnode.mesh.providers import Providers, StoreRate, keys_of
 from meshnode.mesh.table import Contact, Table
+from meshnode.net.announcing import Announcer
 from meshnode.seams import Seams
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import (
     ANNOUNCE_S,
     CONTROL_FRAME_MAX,
-    DHT_ALPHA,
     DHT_K,
     DHT_RPC_S,
     PROVIDERS_RETURNED,
@@ -42,8 +42,6 @@ from meshwire.signing import verify as verify_signature
 log = structlog.get_logger("meshnode.net.dht")
 
 ANSWER_BUDGET_BYTES = (CONTROL_FRAME_MAX - RECORD_MAX) // 2  # for the nodes, and as much for the providers
-SETTLE_S = 1.0  # after a change, wait for others of its kind before announcing
-JITTER = 0.1
 LONELY_PER_ROUND = 2
 LOOKUPS_AT_ONCE = 4
 PINGS_AT_ONCE = 8
@@ -112,10 +110,12 @@ class Dht:
         self._probed_at: dict[NodeId, float] = {}
         self._probes = trio.CapacityLimiter(PINGS_AT_ONCE)
         self._rate = StoreRate()
-        self._changed = trio.Event()
+        self._ads = NodeAds(book)
         self._lookups = trio.CapacityLimiter(LOOKUPS_AT_ONCE)
         self._pinging: set[NodeId] = set()
-        self._announced_to = 0
+        self._announcer = Announcer(
+            mesh, book, self.providers, seams.rng, look_up=self.lookup, store=self._request
+        )
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -124,21 +124,27 @@ class Dht:
             self._nursery = nursery
             while True:
                 self.providers.expire(trio.current_time())
-                await self.announce()
+                await self._announcer.announce()
                 await self._refresh()
-                await self._until_next_round()
+                await self._announcer.until_next_round()
 
     def changed(self) -> None:
         """This node's ads have changed: announce them now."""
-        self._changed.set()
+        self._announcer.changed()
+
+    async def announce(self) -> None:
+        """Store every one of this node's ads with the nodes nearest to its keys, and here."""
+        await self._announcer.announce()
 
     def opened(self, link: DhtLink) -> None:
         """A link has opened: its other end is a contact, or may be one once this node has dialled it.
 
         While this node's ads have not found enough places yet, it may be one.
         """
-        if self._announced_to < DHT_K:
-            self._changed.set()
+        if self._announcer.wants_places and self._nursery is not None:
+            self._announcer.search_soon()
+            if self._book.owners <= DHT_K:  # then everybody is among the nearest
+                self._nursery.start_soon(self._announcer.introduce, link.node)
         if self._probe is None or link.initiator:
             self._acquaint(link.node, link.remote)
         elif self._nursery is not None and self._is_due(link.node):
@@ -218,11 +224,8 @@ class Dht:
 
     def _dialable(self, node: NodeId) -> Record | None:
         """A node's record, if it can be dialled: others are the DHT's clients, not its servers."""
-        record = self._book.get(node, RecordType.NODE)
-        try:
-            return record if record is not None and read_node_ad(record).addresses else None
-        except RemoteWireError:
-            return None
+        ad = self._ads.get(node)
+        return self._book.get(node, RecordType.NODE) if ad is not None and ad.dialable else None
 
     def _may_serve(self, node: NodeId) -> bool:
         """Whether a node does not say that it cannot be dialled."""
@@ -230,8 +233,8 @@ class Dht:
 
     def _group(self, node: NodeId) -> str:
         """The address group of a node by its own word, which dialling it puts to the test."""
-        record = self._dialable(node) if self._probe is not None else None
-        return group_of(read_node_ad(record).addresses[0]) if record is not None else ""
+        ad = self._ads.get(node) if self._probe is not None else None
+        return group_of(ad.addresses[0]) if ad is not None and ad.dialable else ""
 
     # --- Asking ---
 
@@ -328,26 +331,7 @@ class Dht:
         finally:
             self._pinging.discard(contact.id)
 
-    # --- Announcing ---
-
-    async def announce(self) -> None:
-        """Store every one of this node's ads with the nodes nearest to its keys, and here."""
-        for record in self._book.of(self._book.own):
-            for key in keys_of(self._mesh, record):
-                self.providers.put(key, record, trio.current_time())
-                found = await self.lookup(key)
-                self._announced_to = len(found.closest)
-                async with trio.open_nursery() as nursery:
-                    limiter = trio.CapacityLimiter(DHT_ALPHA)
-                    for node in found.closest:
-                        nursery.start_soon(self._store_at, node, DhtStore(key, record.raw), limiter)
-
-    async def _store_at(self, node: NodeId, message: DhtStore, limiter: trio.CapacityLimiter) -> None:
-        async with limiter:
-            try:
-                await self._request(node, message)
-            except MeshError as error:
-                log.debug("dht.not_stored", peer=to_text(node), error=str(error))
+    # --- Keeping the table ---
 
     async def _refresh(self) -> None:
         """Look somewhere into ranges where nothing has happened for an hour; drop who is no server any more."""
@@ -357,12 +341,6 @@ class Dht:
             low, high = bucket.range
             target = self._seams.rng.randrange(low, min(high, 2**160 - 1) + 1)
             await self.lookup(target.to_bytes(20, "big"))
-
-    async def _until_next_round(self) -> None:
-        with trio.move_on_after(ANNOUNCE_S * (1 - JITTER * self._seams.rng.random())):
-            await self._changed.wait()
-            await trio.sleep(SETTLE_S)
-        self._changed = trio.Event()
 
     # --- Records ---
 

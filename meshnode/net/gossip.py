@@ -13,12 +13,13 @@ import trio
 
 from meshnode.errors import MeshError, NotAllowed
 from meshnode.mesh.book import DELTA_BUDGET_BYTES, NOTHING, Merged, RecordBook, Refused
-from meshnode.mesh.digest import DIGEST_PAGE, PREFIX_BYTES, Version, within
+from meshnode.mesh.digest import DIGEST_PAGE, within
 from meshnode.net.rumours import Rumours, news_of
 from meshnode.seams import Seams
+from meshwire.digests import PREFIX_BYTES, Version, pack_digest, unpack_digest
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import CONTROL_FRAME_MAX, RECORD_MAX
-from meshwire.messages import DigestEntry, GossipAck, GossipSyn, GossipSynAck, RecordGet, RecordGot
+from meshwire.messages import GossipAck, GossipSyn, GossipSynAck, RecordGet, RecordGot
 from meshwire.numbers import Message
 from meshwire.records import RecordType
 
@@ -45,6 +46,11 @@ class GossipLink(Protocol):
     @property
     def alive(self) -> bool:
         """Whether it is still up."""
+        ...
+
+    @property
+    def initiator(self) -> bool:
+        """Whether this end dialled."""
         ...
 
     async def request(self, message: Message, timeout_s: float = REQUEST_S) -> Message:
@@ -99,11 +105,13 @@ class Gossip:
     def opened(self, link: GossipLink, *, newcomer: bool = False) -> None:
         """A link has opened: exchange with it at once.
 
-        The other end hears without asking who this node is; a newcomer, who has nothing, all that fits.
+        Whoever has dialled begins it. The other end hears without asking who this node is; a newcomer, who has
+        nothing, all that fits.
         """
         if self._nursery is not None:
             self._nursery.start_soon(self._greet, link, newcomer)
-            self._nursery.start_soon(self.exchange, link)
+            if link.initiator:
+                self._nursery.start_soon(self.exchange, link)
 
     async def farewell(self, link: GossipLink) -> None:
         """Tell the other end at once what this node said last: that it leaves."""
@@ -152,32 +160,32 @@ class Gossip:
     async def notice(self, link: GossipLink, message: Message) -> None:
         """Take a GossipAck."""
         if isinstance(message, GossipAck):
-            follows = {entry.owner: entry.version for entry in message.follows}
-            self._merge(message.deltas, link.node, follows)
+            self._merge(message.deltas, link.node, dict(unpack_digest(message.follows)))
 
     async def _exchange_once(self, link: GossipLink) -> tuple[list[Version], bool]:
         """One round trip: where the other end differs, and whether a budget cut either side short."""
         start = self._seams.rng.randbytes(PREFIX_BYTES) if self._book.owners > DIGEST_PAGE else b""
         ours = self._book.digest(start)
-        syn = GossipSyn(_entries(ours), self._seams.now_ms())
+        syn = GossipSyn(pack_digest(ours), self._seams.now_ms())
         reply = await link.request(syn, REQUEST_S)
         if not isinstance(reply, GossipSynAck):
             raise NotAllowed("The peer answered gossip with something else.")
         merged = self._merge(reply.deltas, link.node)
-        theirs = _versions(reply.digest)
+        theirs = unpack_digest(reply.digest)
         self._book.notice_versions(theirs, self._seams.now_ms())
-        # What the reply does not name is as this node said, which of itself may be less than it has.
-        known = list({**dict(ours), **dict(theirs)}.items())
+        # What the reply does not name is as this node said, which only of itself may be less than it has.
+        own = [version for version in ours if self._book.own.startswith(version[0])]
+        known = list(dict([*own, *theirs]).items())
         owed = self._book.deltas_for(known, now=trio.current_time(), named_only=True)
         if owed:
             await link.notify(GossipAck(owed))
         return theirs, (bool(merged) and _cut_short(reply.deltas)) or _cut_short(owed)
 
-    def _syn_ack(self, digest: tuple[DigestEntry, ...]) -> GossipSynAck:
-        theirs = _versions(digest)
+    def _syn_ack(self, digest: bytes) -> GossipSynAck:
+        theirs = unpack_digest(digest)
         self._book.notice_versions(theirs, self._seams.now_ms())
         deltas = self._book.deltas_for(theirs, now=trio.current_time())
-        return GossipSynAck(_entries(self._book.differences(theirs)), deltas)
+        return GossipSynAck(pack_digest(self._book.differences(theirs)), deltas)
 
     def _record_got(self, wanted: RecordGet) -> RecordGot:
         """The record asked for, after the certificates that it takes to believe it."""
@@ -221,14 +229,6 @@ class Gossip:
             await trio.sleep(NUDGE_S)
             await self._news.wait()
         self._news = trio.Event()
-
-
-def _entries(digest: list[Version]) -> tuple[DigestEntry, ...]:
-    return tuple(DigestEntry(prefix, version) for prefix, version in digest)
-
-
-def _versions(digest: tuple[DigestEntry, ...]) -> list[Version]:
-    return [(entry.owner, entry.version) for entry in digest]
 
 
 def _cut_short(deltas: tuple[bytes, ...]) -> bool:

@@ -18,7 +18,7 @@ from meshwire import events, limits
 from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.ids import NodeId, to_text
 from meshwire.messages import Open, Refusal
-from meshwire.numbers import Message, ResetCode
+from meshwire.numbers import ERRAND, Message, ResetCode
 from meshwire.session import Session
 from meshwire.states import SessionState
 
@@ -39,7 +39,8 @@ class Link:
     """One link, once both ends have admitted each other. It lives while `run` runs.
 
     `node` and `key` name the other end, `path_links` is how many links the way there has, `error` is why the
-    link was lost; `name` is for people. A `newcomer` became a member over this link: `on_open` is called then.
+    link was lost; `name` is for people. A `newcomer` became a member over this link: `on_open` is called then. An
+    `errand` makes no neighbours: this end asks something, the last time at `asked_at`, and leaves.
     """
 
     def __init__(self, transport: Transport, session: Session, path_links: int = 1) -> None:
@@ -56,12 +57,14 @@ class Link:
         self._asking = trio.CapacityLimiter(limits.PENDING_REQUESTS)
         self._writer = Writer(transport, session, self._lose)
         self._closed = trio.Event()
-        self._pulse = Pulse(trio.current_time())
+        self.errand = ERRAND in session.features
+        self._pulse = Pulse(trio.current_time(), greets=not self.errand)
         self._watched: dict[Stream, None] = {}  # whose users want to hear of silence
         self._look = trio.lowlevel.ParkingLot()
         self._hearing = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
         self._early: list[events.Event] = []
+        self.asked_at = trio.current_time()
         self.newcomer = False
         self.on_open: Callable[[], None] = lambda: None
 
@@ -157,6 +160,7 @@ class Link:
         with trio.move_on_after(timeout_s):
             async with self._asking:
                 self._check()
+                self.asked_at = trio.current_time()
                 number = self.session.request(message)
                 self._replies[number] = pending
                 try:

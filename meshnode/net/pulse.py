@@ -11,20 +11,20 @@ PINGS_KEPT = 16  # no more can be on their way before the link is dead: a watche
 
 
 class Pulse:
-    """The pings of one link.
+    """The pings of one link. One that `greets` sends the first at once.
 
     `rtt_ms` is the smoothed round trip, None before the first answer; `heard_at` when anything last came. While it is
     `watched`, silence is asked about after ANSWER_PROBE_S, and is suspicious when the answer is overdue.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, *, greets: bool = True) -> None:
         self.rtt_ms: float | None = None
         self.watched = False
         self._spread_ms = 0.0
         self._doubted_at: float | None = None
         self.heard_at = now
         self._asked_at: float | None = None  # the first ping since anything was heard
-        self._pinged_last = -PING_S + now
+        self._pinged_last = now - PING_S if greets else now
         self._token = 0
         self._pinged_at: dict[int, float] = {}
 

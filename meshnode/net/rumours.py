@@ -13,10 +13,10 @@ import trio
 
 from meshnode.errors import MeshError
 from meshnode.mesh.book import DELTA_BUDGET_BYTES, RecordBook
-from meshnode.mesh.digest import PREFIX_BYTES
 from meshnode.seams import Rng
+from meshwire.digests import PREFIX_BYTES, Version, pack_digest
 from meshwire.ids import NodeId, to_text
-from meshwire.messages import DigestEntry, GossipAck
+from meshwire.messages import GossipAck
 from meshwire.numbers import Message
 
 log = structlog.get_logger("meshnode.net.rumours")
@@ -88,7 +88,7 @@ class Rumours:
 def news_of(book: RecordBook, news: dict[NodeId, int], now: float) -> GossipAck:
     """The records of these owners above the versions named, as far as one message goes; rounds bring the rest."""
     deltas: list[bytes] = []
-    follows: list[DigestEntry] = []
+    follows: list[Version] = []
     room = DELTA_BUDGET_BYTES
     for owner, version in news.items():
         raws = [record.raw for record in book.above(owner, version, now)]
@@ -97,5 +97,5 @@ def news_of(book: RecordBook, news: dict[NodeId, int], now: float) -> GossipAck:
             break
         if raws:
             deltas += raws
-            follows.append(DigestEntry(owner[:PREFIX_BYTES], version))
-    return GossipAck(tuple(deltas), tuple(follows))
+            follows.append((owner[:PREFIX_BYTES], version))
+    return GossipAck(tuple(deltas), pack_digest(follows))

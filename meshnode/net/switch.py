@@ -24,7 +24,7 @@ from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import LINKS_PER_KEY, LINKS_TOTAL
 from meshwire.messages import Open
-from meshwire.numbers import KIND_ASK, KIND_BLOB, KIND_CIRCUIT, Message, ResetCode
+from meshwire.numbers import ERRAND, KIND_ASK, KIND_BLOB, KIND_CIRCUIT, Message, ResetCode
 from meshwire.seal import PAD_BUCKET
 from meshwire.session import SessionConfig, circuit_prologue, link_prologue
 
@@ -32,6 +32,9 @@ log = structlog.get_logger("meshnode.net.switch")
 VERSION = 1
 WANTED_MAX = 64
 LATELY_S = 10.0  # until the neighbours of a node that is gone have said so
+SURPLUS_S = 2.0
+SURPLUS_LOOKS = 5
+ERRAND_S = 5.0  # how long a link that was opened to ask something waits for the next question
 FORSAKEN_S = 1.0  # a link in doubt for so long does not keep its node from making another
 
 
@@ -67,7 +70,7 @@ class Self:
         """What is compared before any handshake."""
         return Hello((VERSION,), self.mesh)
 
-    def link_session(self, *, initiator: bool) -> SessionConfig:
+    def link_session(self, *, initiator: bool, features: tuple[str, ...] = ()) -> SessionConfig:
         """What a fresh session of a direct link takes."""
         return SessionConfig(
             initiator=initiator,
@@ -77,6 +80,7 @@ class Self:
             ephemeral_private=self.seams.entropy(32),
             signer=self.identity.signer,
             chain=self.chain,
+            features=features,
         )
 
     def circuit_session(
@@ -105,6 +109,7 @@ class Switch:
         self._network = network
         self._hooks = hooks
         self._links: dict[NodeId, list[Link]] = {}
+        self._errands: dict[Link, None] = {}
         self._lost_at: dict[NodeId, float] = {}
         self._wanted: dict[NodeId | str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -129,8 +134,12 @@ class Switch:
         return min(alive, key=lambda link: (link.in_doubt(), link.rtt_ms or 0.0), default=None)
 
     def links(self) -> list[Link]:
-        """Every link, one or two for each peer."""
+        """Every link to a neighbour, one or two for each."""
         return [link for links in self._links.values() for link in links]
+
+    def every_link(self) -> list[Link]:
+        """Those of errands too."""
+        return [*self.links(), *self._errands]
 
     def rtts_ms(self) -> dict[NodeId, float | None]:
         """The round trip to each linked member, None where it is not measured yet."""
@@ -168,13 +177,25 @@ class Switch:
         if (scope := self._wanted.pop(known_by, None)) is not None:
             scope.cancel()
 
-    async def dial(self, address: str, node: NodeId | None = None) -> Link:
+    async def dial(self, address: str, node: NodeId | None = None, *, features: tuple[str, ...] = ()) -> Link:
         """Connect to an address now; the link lives on in the switch. Raises MeshError."""
         if self._nursery is None:
             raise Unreachable("The node is not on the network yet.")
         transport = await self._network.dial(address, self.own.hello)
-        link = await establish(transport, self.own.link_session(initiator=True), self._judge)
-        return await self._adopt(link, node, address)
+        session = self.own.link_session(initiator=True, features=features)
+        return await self._adopt(await establish(transport, session, self._judge), node, address)
+
+    async def ask_at(self, address: str, node: NodeId) -> Link:
+        """A link to a node to ask it something, dialled if there is none; no neighbours come of it.
+
+        It closes by itself a while after the last question. Raises MeshError.
+        """
+        if (link := self.direct(node)) is not None:
+            return link
+        for link in self._errands:
+            if link.node == node and link.initiator and link.alive and not link.in_doubt():
+                return link
+        return await self.dial(address, node, features=(ERRAND,))
 
     async def dial_any(self, addresses: tuple[str, ...], node: NodeId | None = None) -> Link:
         """A link to the node at the first address that answers. Raises MeshError."""
@@ -246,9 +267,9 @@ class Switch:
 
     def _is_full(self, key: bytes) -> bool:
         """Whether one more link to the node with this key would be one too many."""
-        same = [link.in_doubt(FORSAKEN_S) for link in self.links() if link.key == key and link.alive]
+        same = [link.in_doubt(FORSAKEN_S) for link in self.every_link() if link.key == key and link.alive]
         too_many = same.count(False) >= LINKS_PER_KEY or len(same) >= 2 * LINKS_PER_KEY
-        return too_many or len(self.links()) >= LINKS_TOTAL
+        return too_many or len(self.every_link()) >= LINKS_TOTAL
 
     async def _serve_link(
         self, link: Link, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -257,23 +278,60 @@ class Switch:
             await link.aclose(CloseCode.TOO_MANY)
             task_status.started()
             return
+        if link.errand:
+            await self._run_errand(link, task_status)
+            return
         link.on_open = partial(self._opened, link)
         # A node that dials although there is a link may have lost that one, as when its device was restarted.
         for older in self._links.setdefault(link.node, []):
             older.doubt()
         self._links[link.node].append(link)
+        if len(self._links[link.node]) > 1 and self._nursery is not None:
+            self._nursery.start_soon(self._close_surplus, link.node)
         log.info("link up", peer=link.name, remote=link.remote, joining=link.joining)
         try:
             if not link.joining:
                 self._hooks.on_up(link)
             task_status.started()
-            await link.run(self._hooks.on_request, self._on_stream, self._hooks.on_notice)
-        except* Exception:  # a fault of ours costs this link, and nothing else
-            log.exception("link broke", peer=link.name)
+            await self._run(link)
         finally:
             self._forget(link)
             log.info("link down", peer=link.name, why=str(link.error))
             self._hooks.on_down(link)
+
+    async def _run(self, link: Link) -> None:
+        try:
+            await link.run(self._hooks.on_request, self._on_stream, self._hooks.on_notice)
+        except* Exception:  # a fault of ours costs this link, and nothing else
+            log.exception("link broke", peer=link.name)
+
+    async def _run_errand(self, link: Link, task_status: trio.TaskStatus[None]) -> None:
+        self._errands[link] = None
+        try:
+            async with trio.open_nursery() as nursery:
+                if link.initiator:
+                    nursery.start_soon(_end_errand, link)
+                task_status.started()
+                await self._run(link)
+                nursery.cancel_scope.cancel()
+        finally:
+            del self._errands[link]
+
+    async def _close_surplus(self, node: NodeId) -> None:
+        """When two nodes have dialled each other, close the link that is too much, unless it is in use.
+
+        Both ends choose the same: the one that the node with the lesser id has opened stays, then the newest.
+        """
+        lesser = self.own.identity.node < node
+        for _ in range(SURPLUS_LOOKS):
+            await trio.sleep(SURPLUS_S)
+            alive = [link for link in self._links.get(node, ()) if link.alive and not link.in_doubt()]
+            alive.sort(key=lambda link: link.initiator is lesser)
+            for link in alive[:-1]:
+                if link.initiator and not (link.busy or link.joining):
+                    await link.aclose(CloseCode.GOING_AWAY, "one link is enough")
+            if len(alive) <= 1:
+                return
 
     def _opened(self, link: Link) -> None:
         """The node at the other end has just become a member."""
@@ -305,3 +363,12 @@ class Switch:
             case _:
                 log.info("stream refused", peer=to_text(link.node), kind=opening.kind)
                 stream.reset(ResetCode.REFUSED)
+
+
+async def _end_errand(link: Link) -> None:
+    """Leave once nothing has been asked for a while."""
+    while True:
+        await trio.sleep_until(max(link.asked_at, trio.current_time() - ERRAND_S + 1.0) + ERRAND_S)
+        if trio.current_time() - link.asked_at >= ERRAND_S and not link.busy:
+            await link.aclose(CloseCode.GOING_AWAY, "that was all")
+            return

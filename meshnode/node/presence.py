@@ -354,7 +354,7 @@ class Presence:
 
     def _cut_revoked(self) -> None:
         """Close the links of those who count no longer."""
-        for link in self.links():
+        for link in (*self.switch.every_link(), *self.circuits.links()):
             if self._nursery is not None and not link.joining and not self.members.is_member(link.key):
                 self._nursery.start_soon(link.aclose, CloseCode.REVOKED)
 

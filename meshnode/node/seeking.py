@@ -18,6 +18,7 @@ from meshnode.seams import Seams
 from meshnode.state.store import Store
 from meshwire.ids import NodeId, to_text
 from meshwire.limits import LINKS_TOTAL
+from meshwire.numbers import ERRAND
 from meshwire.records import RecordType
 
 LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
@@ -115,14 +116,14 @@ class Seeker:
         return tuple(dict.fromkeys([*([near] if near else []), *self._peers.addresses(node)]))
 
     async def reach(self, node: NodeId) -> Link:
-        """A direct link to a node met in a lookup, dialled if there is none. Raises MeshError."""
+        """A direct link to a node met in a lookup, on an errand if there is none. Raises MeshError."""
         if (link := self._switch.direct(node)) is not None:
             return link
-        return await self._switch.dial(self._address_of(node), node)
+        return await self._switch.ask_at(self._address_of(node), node)
 
     async def probe(self, node: NodeId) -> str:
         """The address at which a node really is: dialled, whatever links to it there are. Raises MeshError."""
-        link = await self._switch.dial(self._address_of(node), node)
+        link = await self._switch.dial(self._address_of(node), node, features=(ERRAND,))
         await link.aclose()
         return link.remote
 

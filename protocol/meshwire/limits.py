@@ -15,6 +15,7 @@ KNOWN_KEYS = 64  # integer keys below are known or refused; at and above are lef
 
 # --- Records ---
 RECORD_MAX = 1024
+DIGEST_MAX = 256  # entries
 RECORDS_TOTAL = 4096  # a mesh of 1,000 nodes, each with its ad, its vitals and two models
 RECORDS_PER_PEER = 16
 RECORD_TTL_CAP_S = 366 * 24 * 3600  # certificates of issuers live longest

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from meshwire import limits
+from meshwire.digests import Digest, check_digest
 from meshwire.errors import CloseCode
 from meshwire.inner import INNER
 from meshwire.numbers import (
@@ -152,36 +153,41 @@ class DhtStored(Message, frozen=True):
 # --- Gossip ---
 
 
-class DigestEntry(msgspec.Struct, frozen=True):
-    """The newest version known of one owner, by the first 8 bytes of its id."""
-
-    owner: Prefix
-    version: U63
-
-
 class GossipSyn(Message, frozen=True):
-    """What the sender has."""
+    """What the sender has: a digest, see `meshwire.digests`."""
 
-    digest: tuple[DigestEntry, ...]
+    digest: Digest = b""
     wall_ms: U63 = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a digest that ends within an entry."""
+        check_digest(self.digest)
 
 
 class GossipSynAck(Message, frozen=True):
-    """What the receiver has, and what the sender lacks."""
+    """What the receiver has, as a digest, and what the sender lacks."""
 
-    digest: tuple[DigestEntry, ...] = ()
+    digest: Digest = b""
     deltas: tuple[RawRecord, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a digest that ends within an entry."""
+        check_digest(self.digest)
 
 
 class GossipAck(Message, frozen=True):
     """What the receiver lacked, or news for it.
 
-    Of an owner that `follows` names, the records come after that version: a receiver with less of it still
+    Of an owner that the digest `follows` names, the records come after that version: a receiver with less of it still
     lacks what lies between.
     """
 
     deltas: tuple[RawRecord, ...] = ()
-    follows: tuple[DigestEntry, ...] = ()
+    follows: Digest = b""
+
+    def __post_init__(self) -> None:
+        """Refuse a digest that ends within an entry."""
+        check_digest(self.follows)
 
 
 class RecordGet(Message, frozen=True):

@@ -11,6 +11,7 @@ U32_MAX = 2**32 - 1
 KIND_ASK = "ask"
 KIND_CIRCUIT = "circuit"
 KIND_BLOB = "blob"
+ERRAND = "errand"  # the feature of a link that was opened to ask something, not to be neighbours
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=255)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]

@@ -129,6 +129,11 @@ class Session:
         return self._config.initiator
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What either side says of the session."""
+        return (*self._config.features, *self.peer_features)
+
+    @property
     def peer_id(self) -> NodeId:
         """The other end's id, once introduced."""
         return node_id(self.peer_key)

@@ -17,11 +17,21 @@ ids = {"a": A, "b": B, "c": C, "d": D}
 
 
 def awake(until: float) -> Lookout:
-    """A lookout that has looked every second until then."""
+    """A lookout that has looked every second until then, at all of them."""
     lookout = Lookout(0.0)
     for second in range(1, int(until)):
-        look(lookout, float(second), a=0.0)
+        look(lookout, float(second), a=0.0, b=0.0, c=0.0, d=0.0)
     return lookout
+
+
+def test_whoever_is_watched_from_now_on_is_asked_before_it_is_doubted() -> None:
+    lookout = Lookout(0.0)
+    for second in range(1, 10):
+        look(lookout, float(second), a=0.0)
+    assert look(lookout, 10.0, a=0.0, b=4.0) == Seen((B,), ())
+    assert look(lookout, 11.0, a=0.0, b=5.0) == Seen((B,), ())
+    look(lookout, 12.0, a=0.0, b=6.0)
+    assert look(lookout, 13.0, a=0.0, b=7.0) == Seen((B,), (B,))
 
 
 def test_whoever_was_not_heard_for_a_second_is_probed_and_doubted_only_later() -> None:

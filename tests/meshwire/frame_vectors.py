@@ -5,6 +5,7 @@ from typing import Any
 from meshwire import accusing, ids, inner, numbers, signing
 from meshwire import messages as m
 from meshwire.codec import encode_data, encode_frame, encode_frame_as, encode_inner
+from meshwire.digests import pack_digest
 from meshwire.numbers import Flag, FrameType
 
 ID = bytes(range(20))
@@ -22,9 +23,9 @@ NOTICES: tuple[tuple[numbers.Message, int], ...] = (
     (m.DhtPing(), 2),
     (m.DhtFind(ID, providers=True), 3),
     (m.DhtStore(ID, b"record"), 4),
-    (m.GossipSyn((m.DigestEntry(ID[:8], 5), m.DigestEntry(ID[8:16], 2**40)), 1_700_000_000_000), 5),
+    (m.GossipSyn(pack_digest([(ID[:8], 5), (ID[8:16], 2**40)]), 1_700_000_000_000), 5),
     (m.GossipAck((b"record",)), 0),
-    (m.GossipAck((b"record",), (m.DigestEntry(ID[:8], 5),)), 0),
+    (m.GossipAck((b"record",), pack_digest([(ID[:8], 5)])), 0),
     (m.RecordGet(ID, 4, "name"), 6),
     (m.PingReq(ID), 7),
     (accusing.accuse(signing.Signer(KEY), ID[:16], ids.NodeId(ID), 5), 0),
@@ -36,7 +37,7 @@ REPLIES: tuple[numbers.Message, ...] = (
     m.DhtPong(),
     m.DhtFound((b"node",), (b"model",)),
     m.DhtStored(),
-    m.GossipSynAck((m.DigestEntry(ID[:8], 6),), (b"record",)),
+    m.GossipSynAck(pack_digest([(ID[:8], 6)]), (b"record",)),
     m.RecordGot((b"record",)),
     m.Pinged(True),
     m.Reserved(3600),

@@ -28,6 +28,7 @@ from meshwire.codec import (
     scan,
     split,
 )
+from meshwire.digests import pack_digest
 from meshwire.errors import CloseCode, LocalWireError, RemoteWireError
 from meshwire.inner import INNER
 from meshwire.messages import NOTICES, REPLIES, TYPE_OF, Refusal
@@ -50,7 +51,7 @@ messages = st.one_of(
     st.builds(m.DhtFind, st.binary(min_size=20, max_size=20), st.booleans()),
     st.builds(
         m.GossipSyn,
-        st.lists(st.builds(m.DigestEntry, st.binary(min_size=8, max_size=8), u32), max_size=20).map(tuple),
+        st.lists(st.tuples(st.binary(min_size=8, max_size=8), u32), max_size=20).map(pack_digest),
         u32,
     ),
 )

@@ -362,7 +362,7 @@ def test_a_joining_session_admits_join_only(frame: bytes) -> None:
     assert breaks(pair) is CloseCode.PROTOCOL
 
 
-@pytest.mark.parametrize("message", [m.DhtPing(), m.GossipSyn(())])
+@pytest.mark.parametrize("message", [m.DhtPing(), m.GossipSyn()])
 def test_a_joining_end_asks_for_nothing_else(message: Message) -> None:
     pair = joining_pair()
     with pytest.raises(LocalWireError):

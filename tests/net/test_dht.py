@@ -253,7 +253,7 @@ async def test_pings_are_answered_and_other_messages_are_not() -> None:
     end = End(*world.all)
     assert await world.all[0].dht.answer(end, DhtPing()) == DhtPong()
     with pytest.raises(NotAllowed):
-        await world.all[0].dht.answer(end, GossipSyn(()))
+        await world.all[0].dht.answer(end, GossipSyn())
 
 
 async def test_lonely_ranges_are_looked_into(nursery: trio.Nursery) -> None:

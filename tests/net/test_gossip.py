@@ -237,7 +237,7 @@ async def test_forgeries_change_nothing_and_are_reported(nursery: trio.Nursery) 
     one.gossip._on_merged = lambda merged, sender: heard.append(merged)
 
     async def forge(end: End, message: Message) -> Message:
-        return GossipSynAck((), (b"\x95forged",))
+        return GossipSynAck(b"", (b"\x95forged",))
 
     other.lies = forge
     world.link(one, other)
@@ -281,7 +281,7 @@ async def test_other_messages_are_refused() -> None:
     with pytest.raises(NotAllowed):
         await world.all[0].gossip.answer(end, DhtPing())
     await world.all[0].gossip.notice(end, GossipAck((b"junk",)))
-    reply = await world.all[0].gossip.answer(end, GossipSyn(()))
+    reply = await world.all[0].gossip.answer(end, GossipSyn())
     assert reply == GossipSynAck()
 
 

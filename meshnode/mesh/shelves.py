@@ -1,0 +1,35 @@
+"""All shelves of a book, in the order of their owners' ids, and by the first bytes of these."""
+
+from bisect import bisect_left, insort
+
+from meshnode.mesh.shelf import Shelf
+from meshwire.digests import PREFIX_BYTES
+from meshwire.ids import NodeId
+
+
+class Shelves(dict[NodeId, Shelf]):
+    """Shelves by owner; put up and taken down by `make` and `drop` alone. `ids` are sorted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[NodeId] = []
+        self._by_prefix: dict[bytes, list[Shelf]] = {}
+
+    def make(self, owner: NodeId) -> Shelf:
+        """A new shelf."""
+        shelf = self[owner] = Shelf(owner)
+        insort(self.ids, owner)
+        self._by_prefix.setdefault(owner[:PREFIX_BYTES], []).append(shelf)
+        return shelf
+
+    def drop(self, owner: NodeId) -> None:
+        """Take one down."""
+        shelf, prefix = self.pop(owner), owner[:PREFIX_BYTES]
+        del self.ids[bisect_left(self.ids, owner)]
+        self._by_prefix[prefix].remove(shelf)
+        if not self._by_prefix[prefix]:
+            del self._by_prefix[prefix]
+
+    def at(self, prefix: bytes) -> list[Shelf]:
+        """Those whose owners' ids begin so; more than one if somebody took pains."""
+        return self._by_prefix.get(prefix, [])
