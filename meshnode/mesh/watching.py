@@ -6,6 +6,7 @@ longer to doubt others; one that hears nobody doubts nobody.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from meshwire.ids import NodeId
 from meshwire.limits import PROBE_S
@@ -41,6 +42,11 @@ class Seen:
 def is_live(sight: Sight, now: float) -> bool:
     """Whether the link answered lately enough to outweigh what anybody says."""
     return sight.linked and now - sight.heard_at <= LATE_PROBES * PROBE_S + min(sight.rtt_s, RTT_MOST_S)
+
+
+def answers_needed(asked: int) -> int:
+    """How many of those asked about a node must say that they do not hear it: a third, and two if there are three."""
+    return max(min(2, ceil(asked / 2)), ceil(asked / 3))
 
 
 def own_fault(sights: Mapping[NodeId, Sight], about: NodeId, now: float) -> float:

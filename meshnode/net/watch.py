@@ -4,6 +4,7 @@ Whom to doubt is `mesh.watching`'s to say, who is dead `mesh.liveness`'s.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
@@ -14,7 +15,7 @@ from meshnode.errors import MeshError, NotAllowed
 from meshnode.mesh.book import Merged, RecordBook
 from meshnode.mesh.liveness import Accusations, Word
 from meshnode.mesh.vitals import read_vitals
-from meshnode.mesh.watching import Lookout, Sight, is_live, own_fault
+from meshnode.mesh.watching import Lookout, Sight, answers_needed, is_live, own_fault
 from meshnode.net.link import Link
 from meshnode.seams import Seams
 from meshwire import accusing
@@ -28,8 +29,9 @@ from meshwire.signing import Signer
 
 log = structlog.get_logger("meshnode.net.watch")
 JITTER = 0.1
-ASKED = 4  # nodes that are asked whether they hear another
-ASK_S = 1.5  # besides two round trips
+ASKED = 12  # nodes that are asked whether they hear another
+ASK_S = 3.0  # besides two round trips
+ASK_LEAST_S = 1.5  # until then somebody may still say that it does
 ANSWER_S = 0.7  # how long one who is asked, and does not watch that node itself, listens before it answers no
 LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
@@ -142,11 +144,14 @@ class Watch:
         sights: dict[NodeId, Sight] = {}
         for link in self._ties.links():
             if link.alive and not link.joining:
-                known = sights.get(link.node)
-                heard_at = max(link.heard_at, known.heard_at if known is not None else link.heard_at)
-                rtt_s = RTT_UNKNOWN_S if link.rtt_ms is None else link.rtt_ms / 1000
-                sights[link.node] = Sight(heard_at, rtt_s)
+                sight, known = self._sight(link), sights.get(link.node)
+                if known is None or sight.heard_at > known.heard_at:
+                    sights[link.node] = sight
         return sights
+
+    @staticmethod
+    def _sight(link: Link) -> Sight:
+        return Sight(link.heard_at, RTT_UNKNOWN_S if link.rtt_ms is None else link.rtt_ms / 1000)
 
     def _watched(self, sights: dict[NodeId, Sight]) -> dict[NodeId, Sight]:
         """Those whose vitals name this node; also after their links are lost, until they sign others."""
@@ -204,30 +209,33 @@ class Watch:
             del self._asking[node]
 
     async def _others_hear(self, node: NodeId) -> bool | None:
-        """Whether one of a few neighbours, drawn by lot, hears a node; None if too few of them say anything.
+        """Whether one of the neighbours, drawn by lot, hears a node; None if too few of them say anything.
 
         Then this node's own links are to blame, as Lifeguard has it.
         """
         now = trio.current_time()
-        live = [other for other, sight in self._sights().items() if other != node and is_live(sight, now)]
+        live = [link for link in self._neighbours() if link.node != node and is_live(self._sight(link), now)]
         chosen = self._seams.rng.sample(live, min(ASKED, len(live)))
         answers: list[bool] = []
         async with trio.open_nursery() as nursery:
 
-            async def ask(link: Link) -> None:
-                try:
-                    reply = await link.request(PingReq(node), ASK_S + 2 * (link.rtt_ms or 0.0) / 1000)
-                except MeshError:
-                    return
-                if isinstance(reply, Pinged):
-                    answers.append(reply.alive)
-                    if reply.alive:
-                        nursery.cancel_scope.cancel()
+            def stop_if_enough() -> None:
+                waited = trio.current_time() >= now + ASK_LEAST_S
+                needed = answers_needed(len(chosen)) if waited else len(chosen)
+                if any(answers) or len(answers) >= needed:
+                    nursery.cancel_scope.cancel()
 
-            for link in self._neighbours():
-                if link.node in chosen:
-                    nursery.start_soon(ask, link)
-        return True if any(answers) else None if 2 * len(answers) < len(chosen) else False
+            async def ask(link: Link) -> None:
+                with suppress(MeshError):
+                    reply = await link.request(PingReq(node), ASK_S + 2 * (link.rtt_ms or 0.0) / 1000)
+                    answers.append(isinstance(reply, Pinged) and reply.alive)
+                    stop_if_enough()
+
+            for link in chosen:
+                nursery.start_soon(ask, link)
+            await trio.sleep(ASK_LEAST_S)
+            stop_if_enough()
+        return True if any(answers) else None if len(answers) < answers_needed(len(chosen)) else False
 
     def _accuse(self, node: NodeId) -> None:
         """Sign that a node is not heard, unless it was while others were asked."""

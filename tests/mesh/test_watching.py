@@ -1,6 +1,6 @@
 """The lookout: whom it doubts, and when it doubts itself instead. Pure; time is an argument."""
 
-from meshnode.mesh.watching import Lookout, Seen, Sight, is_live, own_fault
+from meshnode.mesh.watching import Lookout, Seen, Sight, answers_needed, is_live, own_fault
 from meshwire.ids import NodeId
 
 A, B, C, D = (NodeId(bytes([number]) * 20) for number in range(4))
@@ -83,3 +83,7 @@ def test_own_fault_is_the_share_of_others_that_are_late() -> None:
     sights = {A: Sight(0.0, RTT_S), B: Sight(9.9, RTT_S), C: Sight(9.9, RTT_S), D: Sight(0.0, RTT_S)}
     assert round(own_fault(sights, A, 10.0), 2) == 0.33
     assert own_fault({A: sights[A]}, A, 10.0) == 0.0
+
+
+def test_a_third_of_those_asked_must_answer() -> None:
+    assert [answers_needed(asked) for asked in (0, 1, 2, 3, 4, 6, 7, 12)] == [0, 1, 1, 2, 2, 2, 3, 4]
