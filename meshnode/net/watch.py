@@ -72,6 +72,7 @@ class Watch:
         self._shown_at: dict[tuple[NodeId, NodeId], float] = {}
         self._refuted_at = -REFUTE_EVERY_S
         self._denied_seq = -1
+        self._shown_seq = -1
         self._dead: tuple[NodeId, ...] = ()
         self._nursery: trio.Nursery | None = None
 
@@ -292,10 +293,11 @@ class Watch:
                 self._start(_tell, link, message)
 
     def _accused(self, link: Link, message: Accuse) -> None:
-        """This node is accused: it denies it to all, or shows who lags behind what it said since."""
+        """This node is accused: it denies it to all, or shows them what it has said since, and who lags behind."""
         word, now = self._word_of(self._book.own), trio.current_time()
         if self._is_outdated(message):
             self._show(link, self._book.own, now)
+            self._show_all(now)
         elif word is not None and message.seq == word.seq and self._may_accuse(message, word):
             self._denied_seq = word.seq
             self._deny(now)
@@ -316,6 +318,14 @@ class Watch:
         if record is not None and (link.node, node) not in shown and len(shown) < SHOWN_MAX:
             shown[link.node, node] = now
             self._start(_tell, link, Refute(record.raw))
+
+    def _show_all(self, now: float) -> None:
+        """Show all neighbours this node's vitals, each of them once: rounds may take too long to bring them."""
+        record = self._book.get(self._book.own, RecordType.VITALS)
+        unseen = record is not None and record.seq > self._shown_seq
+        if record is not None and unseen and now - self._refuted_at >= REFUTE_EVERY_S:
+            self._refuted_at, self._shown_seq = now, record.seq
+            self._tell_all(Refute(record.raw), None)
 
     def _deny(self, now: float) -> None:
         """Sign vitals newer than those accused, if that was not done a moment ago, and show them to all."""
