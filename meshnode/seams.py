@@ -45,10 +45,10 @@ class Seams:
     """What a node takes from outside itself.
 
     `wall` gives unix seconds (the monotonic clock is trio's); `rng` feeds jitter and choices; `entropy(n)`
-    gives n secret bytes; `blocking` runs work that would stall the loop; `verify` checks the signatures of
-    records; `free_memory_bytes` is what the machine has left. For tests only: `relay_tap` sees each payload
-    that this node relays, after the link's own encryption is off, and `seal_circuits` switches the end-to-end
-    encryption off at both ends.
+    gives n secret bytes; `blocking` runs work that would stall the loop; `verify` checks signatures, `read`
+    those of records, and reads these; `free_memory_bytes` is what the machine has left. For tests only:
+    `relay_tap` sees each payload that this node relays, after the link's own encryption is off, and
+    `seal_circuits` switches the end-to-end encryption off at both ends.
     """
 
     wall: Callable[[], float] = time.time
@@ -56,6 +56,7 @@ class Seams:
     entropy: Callable[[int], bytes] = os.urandom
     blocking: Blocking = in_thread
     verify: records.Verify = signing.verify
+    read: records.Read = records.read_record
     free_memory_bytes: Callable[[], int] = _free_memory_bytes
     relay_tap: Callable[[bytes], None] | None = None
     seal_circuits: bool = True

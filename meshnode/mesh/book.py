@@ -40,8 +40,8 @@ class RecordBook:
     """The records that one node holds.
 
     `is_member(key)` says whether what a key signs counts; it is asked anew each time, so it may look at the
-    certificates in this book. `is_issuer(key)` says the same for certificates and revocations. `verify` is
-    the signature check, see `meshwire.records.read_record`. `revision` grows with every change. While
+    certificates in this book. `is_issuer(key)` says the same for certificates and revocations. `read` is
+    `meshwire.records.read_record`, or one that remembers. `revision` grows with every change. While
     `recalling`, as a node does when it starts, the book asks others for this node's own earlier records: an
     issuer gets its certificates back, and everybody learns how far its counter had come.
     """
@@ -52,13 +52,13 @@ class RecordBook:
         *,
         is_member: Callable[[bytes], bool],
         is_issuer: Callable[[bytes], bool] = lambda key: False,
-        verify: records.Verify = signing.verify,
+        read: records.Read = records.read_record,
     ) -> None:
         self.own = own
         self.revision = 0
         self._is_member = is_member
         self._is_issuer = is_issuer
-        self._verify = verify
+        self._read_record = read
         self._shelves = Shelves()
         self._first_end = math.inf  # no record ends before, and no owner is forgotten
         self._by_raw: dict[bytes, Held] = {}
@@ -325,7 +325,7 @@ class RecordBook:
         for raw in raws:
             held = self._by_raw.get(raw)
             try:
-                batch.append(held.record if held is not None else records.read_record(raw, self._verify))
+                batch.append(held.record if held is not None else self._read_record(raw))
             except RemoteWireError:
                 refused.append(Refusal(Refused.MALFORMED))
         batch.sort(key=lambda record: (record.type not in CERTIFYING, record.seq))

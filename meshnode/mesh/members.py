@@ -12,7 +12,7 @@ from meshnode.trust.membership import Mesh
 from meshwire import signing
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, node_id
-from meshwire.records import Record, Verify
+from meshwire.records import Read, Record, Verify, read_record
 
 KNOWN_MAX = 4096
 
@@ -24,14 +24,20 @@ class Members:
     """
 
     def __init__(
-        self, mesh: Mesh, own_key: bytes, wall_ms: Callable[[], int], *, verify: Verify = signing.verify
+        self,
+        mesh: Mesh,
+        own_key: bytes,
+        wall_ms: Callable[[], int],
+        *,
+        verify: Verify = signing.verify,
+        read: Read = read_record,
     ) -> None:
         self._mesh = mesh
         self._wall_ms = wall_ms
         self._known: dict[bytes, Standing] = {}
         self._verify = verify
         self.book = RecordBook(
-            node_id(own_key), is_member=self.is_member, is_issuer=self.is_issuer, verify=verify
+            node_id(own_key), is_member=self.is_member, is_issuer=self.is_issuer, read=read
         )
         if mesh.chain:
             with suppress(

@@ -36,8 +36,7 @@ from meshwire.limits import (
 )
 from meshwire.messages import DhtFind, DhtFound, DhtPing, DhtPong, DhtStore, DhtStored
 from meshwire.numbers import Message
-from meshwire.records import Record, RecordType, Verify, read_record
-from meshwire.signing import verify as verify_signature
+from meshwire.records import Read, Record, RecordType, read_record
 
 log = structlog.get_logger("meshnode.net.dht")
 
@@ -96,7 +95,7 @@ class Dht:
         reach: Reach,
         seams: Seams,
         *,
-        verify: Verify = verify_signature,
+        read: Read = read_record,
         probe: Probe | None = None,
     ) -> None:
         self.table = Table(book.own, trio.current_time)
@@ -105,7 +104,7 @@ class Dht:
         self._book = book
         self._reach = reach
         self._seams = seams
-        self._verify = verify
+        self._read = read
         self._probe = probe
         self._probed_at: dict[NodeId, float] = {}
         self._probes = trio.CapacityLimiter(PINGS_AT_ONCE)
@@ -209,7 +208,7 @@ class Dht:
         if not self._rate.admit(sender, now):
             raise Busy("Too many records to store.", retry_after_s=STORES_WINDOW_S)
         try:
-            record = read_record(raw, self._verify)
+            record = self._read(raw)
         except RemoteWireError as error:
             raise NotAllowed(f"This is no record: {error}.") from error
         if record.owner != sender:

@@ -223,13 +223,17 @@ class Link:
         self.session.notify(message)
         await self.flush()
 
+    def post(self, message: Message) -> None:
+        """As `notify`, without waiting: dropped where the link is lost, or much waits to be written already."""
+        if self.alive:
+            self._writer.post(message)
+
     async def open(self, opening: Open) -> Stream:
         """Open a stream; raises Unreachable, or Busy when there are as many as the other end allows."""
         self._check()
         if not self.session.may_open:
             raise Busy(f"There are as many streams to {self.name} as it allows.", retry_after_s=1.0)
-        number = self.session.open(opening)
-        stream = self._streams[number] = Stream(self, number)
+        stream = self.accept(self.session.open(opening))
         await self.flush()
         return stream
 
@@ -374,8 +378,7 @@ class Link:
 
     def accept(self, number: int) -> Stream:
         """The other end opened a stream."""
-        stream = self._streams[number] = Stream(self, number)
-        return stream
+        return self._streams.setdefault(number, Stream(self, number))
 
     def take(self, event: events.Event) -> None:
         """An event that is about what this end began."""
@@ -393,5 +396,5 @@ class Link:
             case events.Pong(token):
                 self._pulse.ponged(token, trio.current_time())
             case events.Closed(code, reason):  # who says goodbye wants nothing any more
-                error = error_of(code, f"{self.name} closed the link: {reason or code.name.lower()}.")
-                self._lose(error, code=ResetCode.CANCEL)
+                said = f"{self.name} closed the link: {reason or code.name.lower()}."
+                self._lose(error_of(code, said), code=ResetCode.CANCEL)

@@ -7,6 +7,7 @@ SPREAD_GAIN = 1 / 4  # and how far its distance moves their mean distance
 SPREAD_FIRST = 1 / 8  # of the first round trip: a way between two devices is steadier than RFC 6298 expects
 SPREADS = 4
 UNKNOWN_RTT_S = 0.5
+MEASURE_S = 30.0  # no link goes longer without a measurement
 PINGS_KEPT = 16  # no more can be on their way before the link is dead: a watcher sends one a second
 
 
@@ -24,7 +25,7 @@ class Pulse:
         self._doubted_at: float | None = None
         self.heard_at = now
         self._asked_at: float | None = None  # the first ping since anything was heard
-        self._pinged_last = now - PING_S if greets else now
+        self._pinged_last = now - MEASURE_S if greets else now
         self._token = 0
         self._pinged_at: dict[int, float] = {}
 
@@ -80,8 +81,13 @@ class Pulse:
         return now >= self.heard_at + DEAD_LINK_S
 
     def wants_ping(self, now: float) -> bool:
-        """Whether it is time for one: every PING_S, and earlier where silence is watched."""
-        return now >= min(self._pinged_last + PING_S, self._probe_at)
+        """Whether it is time for one: after PING_S of silence, to measure, and earlier where silence is watched."""
+        return now >= min(self._ping_at, self._probe_at)
+
+    @property
+    def _ping_at(self) -> float:
+        """When a ping is due whether or not silence is watched."""
+        return min(max(self._pinged_last, self.heard_at) + PING_S, self._pinged_last + MEASURE_S)
 
     @property
     def _probe_at(self) -> float:
@@ -90,7 +96,7 @@ class Pulse:
 
     def next_look(self, now: float) -> float:
         """When to ping, to find the link suspicious, or to find it dead."""
-        look = min(self._pinged_last + PING_S, self.heard_at + DEAD_LINK_S, self._probe_at)
+        look = min(self._ping_at, self.heard_at + DEAD_LINK_S, self._probe_at)
         if self.watched and self._asked_at is not None:
             due = self._asked_at + self.patience_s
             look = min(look, due if due > now else now + ANSWER_PROBE_S)

@@ -130,7 +130,10 @@ class Switch:
 
     def direct(self, node: NodeId) -> Link | None:
         """The best live link to a node: one that is not in doubt, then the one with the shortest round trip."""
-        alive = [link for link in self._links.get(node, ()) if link.alive and not link.joining]
+        links = self._links.get(node, ())
+        if len(links) == 1:  # nearly always
+            return links[0] if links[0].alive and not links[0].joining else None
+        alive = [link for link in links if link.alive and not link.joining]
         return min(alive, key=lambda link: (link.in_doubt(), link.rtt_ms or 0.0), default=None)
 
     def links(self) -> list[Link]:

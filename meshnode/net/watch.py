@@ -37,6 +37,7 @@ LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
 SUSPECTS_TOLD = 4  # in each look
 NEIGHBOURS_TOLD = 2
+HANDED_ON_TO = 12
 SHOWN_MAX = 1024
 
 
@@ -279,7 +280,7 @@ class Watch:
 
     def _pass_on(self, sender: NodeId | None) -> None:
         for message in self._accusations.to_pass():
-            self._tell_all(message, sender)
+            self._hand_on(message, sender) if sender is not None else self._tell_all(message)
 
     def _tell_suspects(self, sights: dict[NodeId, Sight], now: float) -> None:
         """Tell a few suspects again, or else neighbours: some may know newer vitals, and show them."""
@@ -290,7 +291,7 @@ class Watch:
             message = self._accusations.against(node)[0]
             itself = [link for link in live if link.node == node]
             for link in itself or self._seams.rng.sample(live, min(NEIGHBOURS_TOLD, len(live))):
-                self._start(_tell, link, message)
+                link.post(message)
 
     def _accused(self, link: Link, message: Accuse) -> None:
         """This node is accused: it denies it to all, or shows them what it has said since, and who lags behind."""
@@ -317,7 +318,7 @@ class Watch:
         record = self._book.get(node, RecordType.VITALS)
         if record is not None and (link.node, node) not in shown and len(shown) < SHOWN_MAX:
             shown[link.node, node] = now
-            self._start(_tell, link, Refute(record.raw))
+            link.post(Refute(record.raw))
 
     def _show_all(self, now: float) -> None:
         """Show all neighbours this node's vitals, each of them once: rounds may take too long to bring them."""
@@ -325,7 +326,7 @@ class Watch:
         unseen = record is not None and record.seq > self._shown_seq
         if record is not None and unseen and now - self._refuted_at >= REFUTE_EVERY_S:
             self._refuted_at, self._shown_seq = now, record.seq
-            self._tell_all(Refute(record.raw), None)
+            self._tell_all(Refute(record.raw))
 
     def _deny(self, now: float) -> None:
         """Sign vitals newer than those accused, if that was not done a moment ago, and show them to all."""
@@ -333,13 +334,13 @@ class Watch:
         accused = word is not None and self._denied_seq == word.seq
         if accused and now - self._refuted_at >= REFUTE_EVERY_S:
             self._refuted_at = now
-            self._tell_all(Refute(self._ties.sign_vitals()), None)
+            self._tell_all(Refute(self._ties.sign_vitals()))
 
     def _refuted(self, link: Link, message: Refute) -> None:
         """Vitals came; they go on to where the accusation has been."""
         merged = self._ties.merge((message.record,), link.node)
         if any(self._accusations.concern(record.owner) for record in merged.accepted):
-            self._tell_all(message, link.node)
+            self._hand_on(message, link.node)
 
     def _neighbours(self) -> list[Link]:
         """One link to each member that has one, the one heard last."""
@@ -350,18 +351,16 @@ class Watch:
                 best[link.node] = link
         return list(best.values())
 
-    def _tell_all(self, message: Message, sender: NodeId | None) -> None:
+    def _tell_all(self, message: Message) -> None:
         for link in self._neighbours():
-            if link.node != sender:
-                self._start(_tell, link, message)
+            link.post(message)
+
+    def _hand_on(self, message: Message, sender: NodeId) -> None:
+        """Tell neighbours what another has told this one; so many that it comes to everybody, drawn by lot."""
+        links = [link for link in self._neighbours() if link.node != sender]
+        for link in self._seams.rng.sample(links, min(HANDED_ON_TO, len(links))):
+            link.post(message)
 
     def _start(self, work: Callable[..., object], *args: object) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(work, *args)  # type: ignore[arg-type]
-
-
-async def _tell(link: Link, message: Message) -> None:
-    try:
-        await link.notify(message)
-    except MeshError as error:
-        log.debug("not told", peer=link.name, why=str(error))

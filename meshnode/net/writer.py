@@ -11,9 +11,11 @@ import trio
 from meshnode.errors import MeshError, Unreachable
 from meshnode.net.base import Prompt, Transport
 from meshwire.limits import WRITE_STALL_S
+from meshwire.numbers import Message
 from meshwire.session import Session
 
 YIELD_BYTES = 16 * 1024
+POSTED_MAX = 64 * 1024
 
 
 class Writer:
@@ -52,6 +54,12 @@ class Writer:
         elif self._session.has_output and not self._send_now(self._prompt, self._session.data_to_send()):
             self._behind = True
             self._idle.unpark_all()
+
+    def post(self, notice: Message) -> None:
+        """Queue a notice and write it, without waiting; it is dropped where much waits already."""
+        if self._session.queued_bytes < POSTED_MAX:
+            self._session.notify(notice)
+            self.push()
 
     async def run(self) -> None:
         """Write what others queue, for as long as the link lives."""

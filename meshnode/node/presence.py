@@ -85,7 +85,7 @@ class Presence:
         self._news = trio.Event()
         self._strangers = Strangers(self._learn)
         identity, seams = world.identity, world.seams
-        self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify)
+        self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify, read=seams.read)
         self.book = self.members.book
         self.peers = Peers(self.book)
         own = Self(identity, mesh.id, mesh.chain, seams)
@@ -111,7 +111,7 @@ class Presence:
             self.book,
             self.seeker.reach,
             seams,
-            verify=seams.verify,
+            read=seams.read,
             probe=self.seeker.probe if mesh.is_open else None,
         )
         self.membership = Membership(

@@ -21,6 +21,7 @@ ENVELOPE_VERSION = 1
 INTEGER_MAX = 2**63 - 1
 
 Verify = Callable[[bytes, bytes, int | bytes, bytes, bytes], None]
+Read = Callable[[bytes], "Record"]
 
 
 class RecordType(IntEnum):

@@ -26,12 +26,13 @@ from reliability import (  # noqa: E402 - the paths come first
     streams,
     traffic,
 )
-from reliability.common import Test  # noqa: E402
+from reliability.common import Play, Test, Values  # noqa: E402
 from shape import Row, arguments, percentile, report  # noqa: E402
 
 from meshnode.testing.roundtrips import Matrix, read_matrix  # noqa: E402
 from meshnode.testing.simulation import simulate  # noqa: E402
 
+Played = Values | tuple[Values, ...]
 TESTS = (
     *joining.TESTS,
     *crashes.TESTS,
@@ -44,15 +45,20 @@ TESTS = (
 )
 
 
-def played(number: int, seed: int, matrix: Matrix | None) -> Sequence[float]:
+def played(number: int, seed: int, matrix: Matrix | None) -> Played:
     """What one row plays with one seed, in a process of its own."""
     test = TESTS[number]
     return simulate(seed, test.play, matrix=matrix if test.matrix else None)
 
 
-def measured(test: Test, outcomes: Sequence[Future[Sequence[float]]]) -> Row:
+def values_of(test: Test, played: Played) -> Values:
+    """What is this row's of what was played."""
+    return played if test.part is None else played[test.part]  # type: ignore[return-value]
+
+
+def measured(test: Test, outcomes: Sequence[Future[Played]]) -> Row:
     """The row, once all its seeds have been played."""
-    values = [value for outcome in outcomes for value in outcome.result()]
+    values = [value for outcome in outcomes for value in values_of(test, outcome.result())]
     value = percentile(values, test.percentile)
     name = f"{test.name}, p{test.percentile} of {len(outcomes)} seeds"
     print(f"{name}: {value:.2f} {test.unit}", file=sys.stderr)
@@ -71,11 +77,12 @@ def main() -> int:
     matrix = read_matrix(given.matrix) if given.matrix else None
     wanted = [(number, test) for number, test in enumerate(TESTS) if given.only in test.name]
     with ProcessPoolExecutor(given.jobs) as pool:
-        begun = [
-            (test, [pool.submit(played, number, seed, matrix) for seed in range(given.seeds or test.seeds)])
-            for number, test in wanted
-        ]
-        rows = [measured(test, outcomes) for test, outcomes in begun]
+        begun: dict[Play, list[Future[Played]]] = {}
+        for number, test in wanted:
+            seeds = range(given.seeds or test.seeds)
+            if test.play not in begun:
+                begun[test.play] = [pool.submit(played, number, seed, matrix) for seed in seeds]
+        rows = [measured(test, begun[test.play]) for _, test in wanted]
     return report("mesh", rows, as_json=given.json)
 
 

@@ -1,13 +1,14 @@
 """The book of records: reconciliation, ordering, expiry, bounds, and what it refuses."""
 
 import random
+from functools import partial
 
 from meshnode.mesh import book
 from meshnode.mesh.book import DELTA_BUDGET_BYTES, Refused
 from meshnode.mesh.digest import DIGEST_PAGE
 from meshwire.ids import node_id, to_text
 from meshwire.limits import RECORDS_PER_PEER, RECORDS_TOTAL
-from meshwire.records import RecordType
+from meshwire.records import RecordType, read_record
 from meshwire.signing import Signer
 from tests.mesh.cast import MINUTE_MS, WALL_MS, Actor
 
@@ -387,7 +388,7 @@ def test_what_is_held_already_is_not_verified_again() -> None:
     def verify(*arguments: object) -> None:
         checked.append(arguments)
 
-    bob = book.RecordBook(Actor(2).node, is_member=lambda key: True, verify=verify)
+    bob = book.RecordBook(Actor(2).node, is_member=lambda key: True, read=partial(read_record, verify=verify))
     raw = Actor(1).sign(1).raw
     for _ in range(3):
         bob.merge([raw], now=0, wall_ms=WALL_MS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.net.pulse import PINGS_KEPT, Pulse
+from meshnode.net.pulse import MEASURE_S, PINGS_KEPT, Pulse
 from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 
 
@@ -70,7 +70,23 @@ def test_unwatched_silence_is_left_to_the_usual_pings() -> None:
     pulse = watched(0.05)
     pulse.watched = False
     assert not pulse.wants_ping(10.0 + ANSWER_PROBE_S)
-    assert pulse.next_look(10.0) == 9.0 + PING_S
+    assert pulse.next_look(10.0) == 10.0 + PING_S
+
+
+def test_whoever_is_heard_is_pinged_only_to_measure() -> None:
+    pulse = Pulse(0.0)
+    assert pulse.wants_ping(0.0)
+    pulse.ponged(pulse.ping(0.0), 0.1)
+    for second in range(1, int(MEASURE_S)):
+        pulse.heard(float(second))
+        assert not pulse.wants_ping(float(second))
+        assert pulse.next_look(float(second)) <= second + PING_S
+    assert pulse.wants_ping(MEASURE_S)
+
+
+def test_an_errand_is_not_greeted() -> None:
+    assert not Pulse(0.0, greets=False).wants_ping(PING_S - 1)
+    assert Pulse(0.0, greets=False).wants_ping(PING_S)
 
 
 @pytest.mark.parametrize("rtt_s", [0.01, 0.3, 0.9, 2.0])

@@ -17,8 +17,8 @@ def test_a_fifth_of_hostile_nodes_hides_no_provider(is_open: bool) -> None:
     assert simulate(3, hostile.hiding(10, is_open=is_open)) == [0.0]
 
 
-def test_a_provider_is_found_while_nodes_come_and_go() -> None:
-    assert simulate(4, churn.looking(6, for_s=60)) == [0.0]
+def test_providers_are_found_and_requests_done_while_nodes_come_and_go() -> None:
+    assert simulate(4, churn.churning(6, for_s=60)) == ([0.0], [0.0])
 
 
 def test_clocks_that_are_wrong_keep_nobody_out() -> None:

@@ -106,7 +106,7 @@ def lie(liar: Node, accuser: Node, victim: NodeId) -> None:
     vitals = liar.presence.book.get(victim, RecordType.VITALS)
     assert vitals is not None
     message = accuse(liar.identity.signer, liar.presence.mesh.id, victim, vitals.seq)
-    liar.presence.watch._tell_all(msgspec.structs.replace(message, accuser=accuser.identity.key), None)
+    liar.presence.watch._tell_all(msgspec.structs.replace(message, accuser=accuser.identity.key))
 
 
 def test_a_live_link_outweighs_what_watchers_lie(monkeypatch: pytest.MonkeyPatch) -> None:

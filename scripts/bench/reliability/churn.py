@@ -1,14 +1,14 @@
 """Churn: nodes come and go all the time; whether providers are found, and requests done."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from meshnode.errors import MeshError
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation
-from reliability.common import Play, Test, gather, names
+from reliability.common import Play, Test, Values, gather, names
 from reliability.hostile import found_of
 
 CHURN_S = 600.0
@@ -62,61 +62,51 @@ class Churn:
 Step = Callable[[Churn, list[bool]], Awaitable[None]]
 
 
-def looking(count: int, for_s: float = CHURN_S) -> Play:
-    """How many lookups in a hundred, through the DHT alone, miss a provider that is there."""
-
-    async def look(churn: Churn, outcomes: list[bool]) -> None:
-        rng = churn.rng
-        asker, provider = rng.choice(churn.steady("none")), rng.choice(churn.steady("scripted"))
-        found = await found_of(asker, provider)
-        if (
-            asker.presence is not None
-            and provider in churn.steady("scripted")
-            and asker in churn.steady("none")
-        ):
-            outcomes.append(found is None)
-
-    return _under_churn(count, for_s, look)
+async def look(churn: Churn, misses: list[bool]) -> None:
+    """Look for a provider that is there, through the DHT alone."""
+    asker, provider = churn.rng.choice(churn.steady("none")), churn.rng.choice(churn.steady("scripted"))
+    found = await found_of(asker, provider)
+    if asker.presence is not None and provider in churn.steady("scripted") and asker in churn.steady("none"):
+        misses.append(found is None)
 
 
-def asking(count: int, for_s: float = CHURN_S) -> Play:
-    """How many requests in a hundred fail, while there is a node that could answer."""
-
-    async def ask(churn: Churn, outcomes: list[bool]) -> None:
-        asker = churn.rng.choice(churn.steady("none"))
+async def ask(churn: Churn, failures: list[bool]) -> None:
+    """Ask, while there is a node that could answer."""
+    asker = churn.rng.choice(churn.steady("none"))
+    done = False
+    try:
+        async with asker.ask("Tell me more.", max_tokens=20, deadline_s=60) as running:
+            done = sum([len(getattr(piece, "ids", ())) async for piece in running.pieces]) == 20
+    except MeshError:
         done = False
-        try:
-            async with asker.ask("Tell me more.", max_tokens=20, deadline_s=60) as running:
-                done = sum([len(getattr(piece, "ids", ())) async for piece in running.pieces]) == 20
-        except MeshError:
-            done = False
-        if asker in churn.steady("none"):  # one that has gone asks nothing any more
-            outcomes.append(not done)
-
-    return _under_churn(count, for_s, ask)
+    if asker in churn.steady("none"):  # one that has gone asks nothing any more
+        failures.append(not done)
 
 
-def _under_churn(count: int, for_s: float, step: Step) -> Play:
-    """Let a step be taken again and again while nodes come and go; how many in a hundred came to nothing."""
+def churning(count: int, for_s: float = CHURN_S) -> Play:
+    """How many lookups in a hundred miss, and how many requests in a hundred fail, while nodes come and go."""
 
-    async def play(simulation: Simulation) -> Sequence[float]:
+    async def play(simulation: Simulation) -> tuple[Values, Values]:
         await gather(simulation, count)
         await trio.sleep(STAY_S + 5)
         churn = Churn(simulation, count)
-        outcomes: list[bool] = []
+        steps: tuple[tuple[Step, list[bool]], ...] = ((look, []), (ask, []))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(churn.run)
-            async with trio.open_nursery() as steps:
+            async with trio.open_nursery() as under_way:
                 for _ in range(int(for_s / LOOK_EVERY_S)):
                     await trio.sleep(LOOK_EVERY_S)
-                    steps.start_soon(step, churn, outcomes)
+                    for step, outcomes in steps:
+                        under_way.start_soon(step, churn, outcomes)
             nursery.cancel_scope.cancel()
-        return [100 * sum(outcomes) / len(outcomes)]
+        misses, failures = ([100 * sum(outcomes) / len(outcomes)] for _, outcomes in steps)
+        return misses, failures
 
     return play
 
 
+_PLAY = churning(32)
 TESTS = (
-    Test("32 nodes, 30% go each minute: lookups miss", 20, looking(32), 1.0, unit="%"),
-    Test("32 nodes, 30% go each minute: requests fail", 20, asking(32), 1.0, unit="%"),
+    Test("32 nodes, 30% go each minute: lookups miss", 20, _PLAY, 1.0, unit="%", part=0),
+    Test("32 nodes, 30% go each minute: requests fail", 20, _PLAY, 1.0, unit="%", part=1),
 )

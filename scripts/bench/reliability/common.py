@@ -9,13 +9,17 @@ from meshnode.mesh.book import RecordBook
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation
 
-Play = Callable[[Simulation], Awaitable[Sequence[float]]]
+Values = Sequence[float]
+Play = Callable[[Simulation], Awaitable[Values | tuple[Values, ...]]]
 GIVEN_UP_S = 120.0
 
 
 @dataclass(frozen=True)
 class Test:
-    """One row: its seeds, what it plays, and the bound on a percentile of all that the plays return, in `unit`."""
+    """One row: its seeds, what it plays, and the bound on a percentile of all that the plays return, in `unit`.
+
+    Where a play returns values for several rows, it is played once for all; `part` says which are this one's.
+    """
 
     name: str
     seeds: int
@@ -25,6 +29,7 @@ class Test:
     anchor: str = "promised"
     matrix: bool = True
     unit: str = "s"
+    part: int | None = None
 
 
 def names(count: int) -> list[str]:

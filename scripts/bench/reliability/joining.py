@@ -30,6 +30,6 @@ def knows(node: Node, count: int, offering: int) -> bool:
 
 
 TESTS = (
-    Test("16 nodes join and know each other", 10, joining(16), 5.0),
-    Test("100 nodes join and know each other", 1, joining(100), 10.0, matrix=False),
+    Test("16 nodes join and know each other", 100, joining(16), 5.0),
+    Test("100 nodes join and know each other", 10, joining(100), 10.0),
 )

@@ -36,13 +36,11 @@ def has_all(node: Node, goal: Mapping[NodeId, int]) -> bool:
     return all(book.version(other) >= seq for other, seq in goal.items() if other != book.own)
 
 
-TESTS = (
-    Test(
-        "16 nodes agree after a partition",
-        10,
-        parting(16, one_way=False),
-        10.0,
-        anchor="serf redials at 30 s",
-    ),
-    Test("16 nodes agree after a one-way partition", 10, parting(16, one_way=True), 10.0),
+TESTS = tuple(
+    Test(f"{count} nodes agree after {kind}", seeds, parting(count, one_way=one_way), 10.0, anchor=anchor)
+    for count, seeds in ((16, 100), (100, 5))
+    for kind, one_way, anchor in (
+        ("a partition", False, "serf redials at 30 s"),
+        ("a one-way partition", True, "promised"),
+    )
 )

@@ -32,7 +32,6 @@ TESTS = (
         20.0,
         50,
         "chitchat: 120",
-        matrix=False,
         unit="kB/s",
     ),
 )
