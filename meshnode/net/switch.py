@@ -110,6 +110,7 @@ class Switch:
         self._hooks = hooks
         self._links: dict[NodeId, list[Link]] = {}
         self._errands: dict[Link, None] = {}
+        self._dialling: dict[NodeId, trio.Lock] = {}
         self._lost_at: dict[NodeId, float] = {}
         self._wanted: dict[NodeId | str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -195,10 +196,16 @@ class Switch:
         """
         if (link := self.direct(node)) is not None:
             return link
-        for link in self._errands:
-            if link.node == node and link.initiator and link.alive and not link.in_doubt():
-                return link
-        return await self.dial(address, node, features=(ERRAND,))
+        lock = self._dialling.setdefault(node, trio.Lock())
+        try:
+            async with lock:
+                for link in self._errands:
+                    if link.node == node and link.initiator and link.alive and not link.in_doubt():
+                        return link
+                return await self.dial(address, node, features=(ERRAND,))
+        finally:
+            if not lock.locked():
+                self._dialling.pop(node, None)
 
     async def dial_any(self, addresses: tuple[str, ...], node: NodeId | None = None) -> Link:
         """A link to the node at the first address that answers. Raises MeshError."""
@@ -264,20 +271,21 @@ class Switch:
 
     def _judge(self, introduced: Introduced) -> bool:
         """The node's own judgement, after the switch's bounds."""
-        if self._is_full(introduced.key):
+        if self._is_full(introduced.key, errand=ERRAND in introduced.features):
             raise Busy("There are as many links as this node allows.", retry_after_s=5.0)
         return self._hooks.judge(introduced)
 
-    def _is_full(self, key: bytes) -> bool:
-        """Whether one more link to the node with this key would be one too many."""
-        same = [link.in_doubt(FORSAKEN_S) for link in self.every_link() if link.key == key and link.alive]
+    def _is_full(self, key: bytes, *, errand: bool) -> bool:
+        """Whether one more link of its kind to the node with this key would be one too many."""
+        links = list(self._errands) if errand else self.links()
+        same = [link.in_doubt(FORSAKEN_S) for link in links if link.key == key and link.alive]
         too_many = same.count(False) >= LINKS_PER_KEY or len(same) >= 2 * LINKS_PER_KEY
-        return too_many or len(self.every_link()) >= LINKS_TOTAL
+        return too_many or len(links) >= LINKS_TOTAL
 
     async def _serve_link(
         self, link: Link, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        if self._is_full(link.key):  # others came in while this one shook hands
+        if self._is_full(link.key, errand=link.errand):  # others came in while this one shook hands
             await link.aclose(CloseCode.TOO_MANY)
             task_status.started()
             return
@@ -332,7 +340,7 @@ class Switch:
             alive.sort(key=lambda link: link.initiator is lesser)
             for link in alive[:-1]:
                 if link.initiator and not (link.busy or link.joining):
-                    await link.aclose(CloseCode.GOING_AWAY, "one link is enough")
+                    await link.aclose(CloseCode.DUPLICATE)
             if len(alive) <= 1:
                 return
 

@@ -107,6 +107,6 @@ def churning(count: int, for_s: float = CHURN_S) -> Play:
 
 _PLAY = churning(32)
 TESTS = (
-    Test("32 nodes, 30% go each minute: lookups miss", 20, _PLAY, 1.0, unit="%", part=0),
-    Test("32 nodes, 30% go each minute: requests fail", 20, _PLAY, 1.0, unit="%", part=1),
+    Test("32 nodes, 30% go each minute: lookups miss", 20, _PLAY, 1.0, unit="%", part=0, long=True),
+    Test("32 nodes, 30% go each minute: requests fail", 20, _PLAY, 1.0, unit="%", part=1, long=True),
 )

@@ -18,7 +18,8 @@ GIVEN_UP_S = 120.0
 class Test:
     """One row: its seeds, what it plays, and the bound on a percentile of all that the plays return, in `unit`.
 
-    Where a play returns values for several rows, it is played once for all; `part` says which are this one's.
+    Where a play returns values for several rows, it is played once for all; `part` says which are this row's. A
+    `long` one takes more than some seconds a seed.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Test:
     matrix: bool = True
     unit: str = "s"
     part: int | None = None
+    long: bool = False
 
 
 def names(count: int) -> list[str]:

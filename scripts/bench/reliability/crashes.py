@@ -73,9 +73,18 @@ TESTS = (
     Test("16 nodes see a crash that closes connections", 10, crashing(16, silent=False), 5.0),
     Test("16 nodes see a silent crash", 10, crashing(16, silent=True), 10.0, anchor="chitchat: 10 s"),
     Test("16 nodes see a silent crash at 50% loss", 5, crashing(16, silent=True, loss=0.5), 15.0),
-    Test("100 nodes see a crash that closes connections", 1, crashing(100, silent=False), 5.0),
-    Test("100 nodes see a silent crash", 1, crashing(100, silent=True), 10.0, anchor="chitchat: 10 s"),
-    Test("100 nodes see a silent crash at 50% loss", 1, crashing(100, silent=True, loss=0.5), 15.0),
+    Test("100 nodes see a crash that closes connections", 1, crashing(100, silent=False), 5.0, long=True),
+    Test(
+        "100 nodes see a silent crash",
+        1,
+        crashing(100, silent=True),
+        10.0,
+        anchor="chitchat: 10 s",
+        long=True,
+    ),
+    Test(
+        "100 nodes see a silent crash at 50% loss", 1, crashing(100, silent=True, loss=0.5), 15.0, long=True
+    ),
     Test(
         "pairs of 16 nodes that believe a healthy one dead, at 50% loss",
         5,

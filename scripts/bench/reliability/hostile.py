@@ -110,6 +110,13 @@ def model_of(provider: Node) -> Record:
 
 
 TESTS = (
-    Test("of 32 nodes, 20% hostile, the DHT misses", 10, hiding(32, is_open=False), 5.0, unit="%"),
-    Test("of 32 in an open mesh, 20% hostile, it misses", 10, hiding(32, is_open=True), 5.0, unit="%"),
+    Test("of 32 nodes, 20% hostile, the DHT misses", 10, hiding(32, is_open=False), 5.0, unit="%", long=True),
+    Test(
+        "of 32 in an open mesh, 20% hostile, it misses",
+        10,
+        hiding(32, is_open=True),
+        5.0,
+        unit="%",
+        long=True,
+    ),
 )

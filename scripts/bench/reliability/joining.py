@@ -31,5 +31,5 @@ def knows(node: Node, count: int, offering: int) -> bool:
 
 TESTS = (
     Test("16 nodes join and know each other", 100, joining(16), 5.0),
-    Test("100 nodes join and know each other", 10, joining(100), 10.0),
+    Test("100 nodes join and know each other", 10, joining(100), 10.0, long=True),
 )

@@ -37,7 +37,14 @@ def has_all(node: Node, goal: Mapping[NodeId, int]) -> bool:
 
 
 TESTS = tuple(
-    Test(f"{count} nodes agree after {kind}", seeds, parting(count, one_way=one_way), 10.0, anchor=anchor)
+    Test(
+        f"{count} nodes agree after {kind}",
+        seeds,
+        parting(count, one_way=one_way),
+        10.0,
+        anchor=anchor,
+        long=count > 16,
+    )
     for count, seeds in ((16, 100), (100, 5))
     for kind, one_way, anchor in (
         ("a partition", False, "serf redials at 30 s"),

@@ -32,6 +32,7 @@ TESTS = (
         20.0,
         50,
         "chitchat: 120",
+        long=True,
         unit="kB/s",
     ),
 )
