@@ -1,6 +1,7 @@
 """Scale: so many nodes that nobody is linked with everybody. They join, agree, talk and look things up."""
 
 import resource
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Watch:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         self._measured.wall_s[part] = wall_s - self._wall_s
         self._measured.cpu_s[part] = cpu_s - self._cpu_s
+        took_s, at_s = self._measured.wall_s[part], trio.current_time()
+        print(f"{self._measured.nodes} nodes: {part} took {took_s:.0f} s, virtual time {at_s:.1f} s", file=sys.stderr)
         self._wall_s, self._cpu_s = wall_s, cpu_s
 
 
