@@ -55,7 +55,10 @@ class Watch:
         self._measured.wall_s[part] = wall_s - self._wall_s
         self._measured.cpu_s[part] = cpu_s - self._cpu_s
         took_s, at_s = self._measured.wall_s[part], trio.current_time()
-        print(f"{self._measured.nodes} nodes: {part} took {took_s:.0f} s, virtual time {at_s:.1f} s", file=sys.stderr)
+        print(
+            f"{self._measured.nodes} nodes: {part} took {took_s:.0f} s, virtual time {at_s:.1f} s",
+            file=sys.stderr,
+        )
         self._wall_s, self._cpu_s = wall_s, cpu_s
 
 
