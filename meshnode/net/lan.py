@@ -125,11 +125,11 @@ def numeric_hosts(addresses: Sequence[str]) -> list[str]:
 
 
 def _heard(lan: Lan, token: trio.lowlevel.TrioToken, **event: Any) -> None:
-    """In zeroconf's own thread: ask for what belongs to the name, and hand it over."""
-    from zeroconf import ServiceStateChange
+    """In zeroconf's own thread: ask for what belongs to the name, and hand it over, unless all ends meanwhile."""
+    from zeroconf import Error, ServiceStateChange
 
     name = event["name"]
-    with suppress(trio.RunFinishedError):
+    with suppress(trio.RunFinishedError, Error):
         if event["state_change"] is ServiceStateChange.Removed:
             token.run_sync_soon(lan.forget, name)
         elif info := event["zeroconf"].get_service_info(event["service_type"], name, ANSWER_WITHIN_MS):

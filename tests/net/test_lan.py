@@ -7,7 +7,16 @@ import pytest
 import structlog
 import trio
 
-from meshnode.net.lan import MESH_KEY, NEIGHBOURS_MAX, NODE_KEY, Lan, fingerprint, numeric_hosts
+from meshnode.net.lan import (
+    MESH_KEY,
+    NEIGHBOURS_MAX,
+    NODE_KEY,
+    SERVICE,
+    Lan,
+    _heard,
+    fingerprint,
+    numeric_hosts,
+)
 from meshwire.ids import NodeId, to_text
 
 RNG = random.Random(3)
@@ -111,3 +120,18 @@ async def test_where_it_cannot_be_the_log_says_why(addresses, monkeypatch: pytes
     assert line["event"] == "lan.unavailable"
     assert line["why"]
     assert line["hint"]
+
+
+async def test_what_is_asked_while_all_ends_comes_to_nothing() -> None:
+    from zeroconf import Error, ServiceStateChange
+
+    class Closing:
+        """A Zeroconf that is closed while its answer is waited for."""
+
+        def get_service_info(self, *_args: object) -> None:
+            raise Error
+
+    lan = Lan(HERE, MESH)
+    event = {"name": "a", "service_type": SERVICE, "state_change": ServiceStateChange.Added}
+    _heard(lan, trio.lowlevel.current_trio_token(), zeroconf=Closing(), **event)
+    assert lan.neighbours == {}
