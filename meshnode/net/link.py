@@ -377,7 +377,7 @@ class Link:
             self._settle(number)
 
     def accept(self, number: int) -> Stream:
-        """The other end opened a stream."""
+        """A stream that either end has opened."""
         return self._streams.setdefault(number, Stream(self, number))
 
     def take(self, event: events.Event) -> None:

@@ -260,7 +260,7 @@ class _Wire:
         """The next message that has arrived; raises Unreachable once the connection is lost."""
         while not self.unread:
             if not self._queue:
-                await self._wait_until(math.inf)
+                await self._wait_for_more()
             elif await self._first_is_here():
                 return self._take()
         raise Unreachable("The connection is closed.")
@@ -290,9 +290,9 @@ class _Wire:
             raise Unreachable("The connection was reset: a packet did not get through.")
         await trio.sleep_until(moment)
 
-    async def _wait_until(self, moment: float) -> None:
-        """Let it become that time, or the time at which the next message arrives, or something change."""
-        with trio.CancelScope(deadline=moment) as self._reading:
+    async def _wait_for_more(self) -> None:
+        """Wait until a message arrives, or something changes."""
+        with trio.CancelScope() as self._reading:
             await self._reader.park()
 
     def _take(self) -> bytes:

@@ -379,7 +379,7 @@ class Switch:
 async def _end_errand(link: Link) -> None:
     """Leave once nothing has been asked for a while."""
     while True:
-        await trio.sleep_until(max(link.asked_at, trio.current_time() - ERRAND_S + 1.0) + ERRAND_S)
+        await trio.sleep_until(max(link.asked_at + ERRAND_S, trio.current_time() + 1.0))
         if trio.current_time() - link.asked_at >= ERRAND_S and not link.busy:
             await link.aclose(CloseCode.GOING_AWAY, "that was all")
             return

@@ -280,7 +280,10 @@ class Watch:
 
     def _pass_on(self, sender: NodeId | None) -> None:
         for message in self._accusations.to_pass():
-            self._hand_on(message, sender) if sender is not None else self._tell_all(message)
+            if sender is None:
+                self._tell_all(message)
+            else:
+                self._hand_on(message, sender)
 
     def _tell_suspects(self, sights: dict[NodeId, Sight], now: float) -> None:
         """Tell a few suspects again, or else neighbours: some may know newer vitals, and show them."""
