@@ -147,13 +147,16 @@ class Switch:
 
     def rtts_ms(self) -> dict[NodeId, float | None]:
         """The round trip to each linked member, None where it is not measured yet."""
-        best = {node: self.direct(node) for node in list(self._links)}
-        return {node: link.rtt_ms for node, link in best.items() if link is not None}
+        return {link.node: link.rtt_ms for link in self.best_links()}
+
+    def best_links(self) -> list[Link]:
+        """One live link to each linked member."""
+        best = [self.direct(node) for node in self._links]
+        return [link for link in best if link is not None]
 
     def doubted(self) -> tuple[NodeId, ...]:
         """The nodes to which every link is in doubt, or was lost lately."""
-        best = [self.direct(node) for node in self._links]
-        silent = tuple(link.node for link in best if link is not None and link.in_doubt())
+        silent = tuple(link.node for link in self.best_links() if link.in_doubt())
         since = trio.current_time() - LATELY_S
         lost = (node for node, at in self._lost_at.items() if at > since and node not in self._links)
         return silent + tuple(lost)

@@ -105,7 +105,7 @@ class Presence:
             on_ask=world.on_ask,
             on_request=self._on_request,
         )
-        self.gossip = Gossip(self.book, self._member_links, seams, on_merged=self._on_merged)
+        self.gossip = Gossip(self.book, self.switch.best_links, seams, on_merged=self._on_merged)
         self.dht = Dht(
             mesh.id,
             self.book,
@@ -192,7 +192,7 @@ class Presence:
 
     async def _say_farewell(self) -> None:
         """Let the neighbours know at once that this node leaves; they pass it on."""
-        links = self._member_links()
+        links = self.switch.best_links()
         if links:
             self.publisher.leave()
             await self._world.store.raise_seq(self.book.last_seq)
@@ -317,11 +317,6 @@ class Presence:
             self._on_merged(merged, sender)
         return merged
 
-    def _member_links(self) -> list[Link]:
-        """One link to each member, to gossip over."""
-        best = [self.switch.direct(node) for node in self.switch.rtts_ms()]
-        return [link for link in best if link is not None]
-
     def _learn(self, chain: tuple[bytes, ...]) -> None:
         """Keep the certificates that a link showed, so that what their subjects sign can be believed."""
         self.book.merge(
@@ -336,7 +331,7 @@ class Presence:
         """A link to the member with this key, over relays if need be; news of the way may take a moment."""
         with trio.move_on_after(NEWS_S):
             while True:
-                for link in self._member_links():
+                for link in self.switch.best_links():
                     if link.key == key:
                         return link
                 for peer in self.view().values():
@@ -395,5 +390,5 @@ class Presence:
 
     async def linked(self) -> None:
         """Wait until there is a link to another member, and what it knows of the mesh has come over it."""
-        while not (self._member_links() and self._others):
+        while not (self.switch.best_links() and self._others):
             await self._news.wait()

@@ -21,7 +21,7 @@ from meshwire.limits import LINKS_TOTAL
 from meshwire.numbers import ERRAND
 from meshwire.records import RecordType
 
-LINKS_WANTED = 16  # direct links a node opens by itself; more come in by others' dialling
+LINKS_WANTED = 8  # direct links a node opens by itself; more come in by others' dialling
 LAN_WISHED = 4  # of them for who is only heard near: anybody can say anything there
 LOOK_FOR_PEERS_S = 1.0
 TURN_S = 1.5  # for the one of two whose turn it is to dial the other

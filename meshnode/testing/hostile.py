@@ -90,7 +90,7 @@ class HostilePresence(Presence):
 
     def peers_linked(self) -> list[Link]:
         """One link to each member."""
-        return self._member_links()
+        return self.switch.best_links()
 
     def honest_records(self, kind: RecordType) -> list[Record]:
         """What others have signed, in an order that depends on their ids alone."""

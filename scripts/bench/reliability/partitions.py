@@ -7,27 +7,34 @@ import trio
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation
 from meshwire.ids import NodeId
-from reliability.common import Play, Test, book_of, gather, names, until_each
+from reliability.common import Play, Test, Values, book_of, gather, names, until_each
 
+REST_S = 10.0
 PARTED_S = 60.0
 
 
-def parting(count: int, *, one_way: bool) -> Play:
-    """Until all books agree again, since a partition into halves was healed."""
+def parting(count: int) -> Play:
+    """Until all books agree again, since a partition into halves was healed; and so once more, cut one way only."""
 
-    async def play(simulation: Simulation) -> Sequence[float]:
+    async def play(simulation: Simulation) -> tuple[Values, Values]:
         nodes = await gather(simulation, count)
-        await trio.sleep(10)
-        half = names(count)[: count // 2]
-        rest = names(count)[count // 2 :]
-        simulation.partition(half, rest, one_way=one_way)
-        await trio.sleep(PARTED_S)
-        simulation.heal()
-        since = trio.current_time()
-        goal = {node.identity.node: book_of(node).last_seq for node in nodes}
-        return await until_each(nodes, lambda node: has_all(node, goal), since)
+        halves = await parted(simulation, nodes, one_way=False)
+        return halves, await parted(simulation, nodes, one_way=True)
 
     return play
+
+
+async def parted(simulation: Simulation, nodes: Sequence[Node], *, one_way: bool) -> Values:
+    """Cut a mesh that is at rest in halves, and heal it."""
+    await trio.sleep(REST_S)
+    count = len(nodes)
+    half, rest = names(count)[: count // 2], names(count)[count // 2 :]
+    simulation.partition(half, rest, one_way=one_way)
+    await trio.sleep(PARTED_S)
+    simulation.heal()
+    since = trio.current_time()
+    goal = {node.identity.node: book_of(node).last_seq for node in nodes}
+    return await until_each(nodes, lambda node: has_all(node, goal), since)
 
 
 def has_all(node: Node, goal: Mapping[NodeId, int]) -> bool:
@@ -37,17 +44,9 @@ def has_all(node: Node, goal: Mapping[NodeId, int]) -> bool:
 
 
 TESTS = tuple(
-    Test(
-        f"{count} nodes agree after {kind}",
-        seeds,
-        parting(count, one_way=one_way),
-        10.0,
-        anchor=anchor,
-        long=count > 16,
-    )
-    for count, seeds in ((16, 100), (100, 5))
-    for kind, one_way, anchor in (
-        ("a partition", False, "serf redials at 30 s"),
-        ("a one-way partition", True, "promised"),
+    Test(f"{count} nodes agree after {kind}", seeds, play, 10.0, anchor=anchor, part=part, long=count > 16)
+    for count, seeds, play in ((16, 100, parting(16)), (100, 5, parting(100)))
+    for part, (kind, anchor) in enumerate(
+        (("a partition", "serf redials at 30 s"), ("a one-way partition", "promised"))
     )
 )
