@@ -100,7 +100,7 @@ class RecordBook:
         if record.seq > shelf.floor(record):
             self._note_news(shelf, record, shelf.version)
             self._place(shelf, record, now + life_s(record))
-            shelf.version = max(shelf.version, record.seq)
+            self._shelves.advance(shelf, record.seq)
 
     def raise_floor(self, seq: int) -> None:
         """Never again sign with this seq or a lower one: the floor that was kept from an earlier run."""
@@ -169,8 +169,7 @@ class RecordBook:
             if reason in SETTLED:
                 believed.append(record)
                 if connected and owner in self._shelves:
-                    shelf = self._shelves[owner]
-                    shelf.version = max(shelf.version, record.seq)
+                    self._shelves.advance(self._shelves[owner], record.seq)
         return Merged(tuple(accepted), tuple(refused), tuple(believed))
 
     def take_news(self) -> dict[NodeId, int]:
@@ -229,13 +228,13 @@ class RecordBook:
 
     def differences(self, digest: Sequence[Version]) -> list[Version]:
         """This book's versions of the owners that a digest names, where they differ; 0 for unknown ones."""
-        ours = [(prefix, self._known(prefix)) for prefix, _ in digest]
-        differing = [
-            (prefix, known)
-            for (prefix, known), (_, theirs) in zip(ours, digest, strict=True)
-            if known != theirs
-        ]
-        return differing[:DIGEST_PAGE]
+        known = self._shelves.versions
+        if self.recalling:
+            known = known | {self.own[:PREFIX_BYTES]: self._recalled}
+        differing = (
+            (prefix, known.get(prefix, 0)) for prefix, theirs in digest if known.get(prefix, 0) != theirs
+        )
+        return list(islice(differing, DIGEST_PAGE))
 
     def deltas_for(
         self,
@@ -301,7 +300,7 @@ class RecordBook:
 
     def revocations_of(self, serial: bytes) -> list[Record]:
         """The records that say that they take back the certificate with this serial."""
-        return self._certified.about(RecordType.REVOCATION, serial.hex())
+        return self._certified.about(RecordType.REVOCATION, serial.hex()) if self._certified.revoking else []
 
     def __len__(self) -> int:
         return len(self._by_raw)
@@ -313,10 +312,6 @@ class RecordBook:
         if self.recalling and shelf.owner == self.own:
             return self._recalled
         return shelf.version or None
-
-    def _known(self, prefix: bytes) -> int:
-        """The version that a digest would name, 0 for none."""
-        return max([self._said(shelf) or 0 for shelf in self._shelves.at(prefix)], default=0)
 
     def _read(self, raws: Iterable[bytes]) -> tuple[list[Record], list[Refusal]]:
         """The batch, certificates first and then by seq; what is held already is not verified again."""

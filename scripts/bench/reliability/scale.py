@@ -119,19 +119,23 @@ async def until_all_known(nodes: Sequence[Node], since: float) -> float:
 
 
 async def look_up(nodes: Sequence[Node], measured: Measured) -> None:
-    """Look for providers from many nodes, one after the other: what the DHT itself says, not the book."""
+    """Look for providers from many nodes at once: what the DHT itself says, not the book."""
     assert nodes[0].presence is not None
     family = next(iter(nodes[0].presence.publisher.current_cards().values())).family
+    key = keyspace.capability_key(nodes[0].presence.mesh.id, family, None)
     offering = {node.identity.node for node in nodes[::OFFERING]}
     asking = [node for number, node in enumerate(nodes) if number % OFFERING]
-    for node in asking[:: max(1, len(asking) // LOOKUPS)][:LOOKUPS]:
-        assert node.presence is not None
-        dht = node.presence.dht
-        key = keyspace.capability_key(node.presence.mesh.id, family, None)
-        result = await dht.lookup(key, providers=True)
-        measured.looked_up += 1
-        measured.found += bool({owner for owner, _ in result.providers} & offering)
-        measured.rounds.append(await rounds_to(dht, key, offering))
+    async with trio.open_nursery() as nursery:
+        for node in asking[:: max(1, len(asking) // LOOKUPS)][:LOOKUPS]:
+            assert node.presence is not None
+            nursery.start_soon(_look_up, node.presence.dht, key, offering, measured)
+
+
+async def _look_up(dht: Dht, key: bytes, offering: set[NodeId], measured: Measured) -> None:
+    result = await dht.lookup(key, providers=True)
+    measured.looked_up += 1
+    measured.found += bool({owner for owner, _ in result.providers} & offering)
+    measured.rounds.append(await rounds_to(dht, key, offering))
 
 
 async def rounds_to(dht: Dht, key: bytes, offering: set[NodeId]) -> int:
