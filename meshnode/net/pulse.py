@@ -3,11 +3,16 @@
 from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 
 RTT_GAIN = 1 / 8  # how far one measurement moves the smoothed round trip (RFC 6298)
+YOUNG_GAIN = (
+    1 / 2
+)  # while a link is young: its first round trips pass beside handshakes and models being loaded
+YOUNG = 8  # measurements
 SPREAD_GAIN = 1 / 4  # and how far its distance moves their mean distance
 SPREAD_FIRST = 1 / 8  # of the first round trip: a way between two devices is steadier than RFC 6298 expects
 SPREADS = 4
 UNKNOWN_RTT_S = 0.5
 MEASURE_S = 30.0  # no link goes longer without a measurement
+MEASURE_FIRST_S = 1.0  # to the second measurement; then as long again as the link is old
 PINGS_KEPT = 16  # no more can be on their way before the link is dead: a watcher sends one a second
 
 
@@ -26,6 +31,8 @@ class Pulse:
         self.heard_at = now
         self._asked_at: float | None = None  # the first ping since anything was heard
         self._pinged_last = now - MEASURE_S if greets else now
+        self._born = now if greets else now - MEASURE_S
+        self._measurements = 0
         self._token = 0
         self._pinged_at: dict[int, float] = {}
 
@@ -70,11 +77,13 @@ class Pulse:
             self._measured(1000 * (now - pinged_at))
 
     def _measured(self, measured_ms: float) -> None:
+        self._measurements += 1
         if self.rtt_ms is None:
             self.rtt_ms, self._spread_ms = measured_ms, SPREAD_FIRST * measured_ms
             return
         self._spread_ms += SPREAD_GAIN * (abs(measured_ms - self.rtt_ms) - self._spread_ms)
-        self.rtt_ms += RTT_GAIN * (measured_ms - self.rtt_ms)
+        gain = YOUNG_GAIN if self._measurements <= YOUNG else RTT_GAIN
+        self.rtt_ms += gain * (measured_ms - self.rtt_ms)
 
     def is_dead(self, now: float) -> bool:
         """Whether nothing has come for DEAD_LINK_S."""
@@ -87,7 +96,8 @@ class Pulse:
     @property
     def _ping_at(self) -> float:
         """When a ping is due whether or not silence is watched."""
-        return min(max(self._pinged_last, self.heard_at) + PING_S, self._pinged_last + MEASURE_S)
+        measure_s = min(max(self._pinged_last - self._born, MEASURE_FIRST_S), MEASURE_S)
+        return min(max(self._pinged_last, self.heard_at) + PING_S, self._pinged_last + measure_s)
 
     @property
     def _probe_at(self) -> float:

@@ -132,6 +132,7 @@ async def _behind_relays(
 
 
 def _relay_of(outcome: Outcome) -> str:
+    """The first relay on the way: there may be two."""
     return _named(outcome, "x-mesh-path", ("relay1", "relay2"))
 
 
@@ -140,10 +141,9 @@ def _server_of(outcome: Outcome) -> str:
 
 
 def _named(outcome: Outcome, header: str, names: Sequence[str]) -> str:
-    """Which of these a header of the answer names; headers say where it began."""
+    """The first of these that a header of the answer names; headers say where it began."""
     told = outcome.headers.get(header, "") if outcome.headers else ""
-    (name,) = [name for name in names if f"{name}#" in told]
-    return name
+    return min((name for name in names if f"{name}#" in told), key=lambda name: told.index(f"{name}#"))
 
 
 async def unplugged(root: Path, *, tokens: int, server: Sequence[str] = LLAMA) -> Struck:

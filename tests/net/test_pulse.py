@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.net.pulse import MEASURE_S, PINGS_KEPT, Pulse
+from meshnode.net.pulse import MEASURE_FIRST_S, MEASURE_S, PINGS_KEPT, YOUNG, Pulse
 from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 
 
@@ -11,10 +11,20 @@ def test_the_round_trip_is_smoothed() -> None:
     assert pulse.rtt_ms is None
     pulse.ponged(pulse.ping(1.0), 1.08)
     assert round(pulse.rtt_ms or 0) == 80
-    pulse.ponged(pulse.ping(2.0), 2.16)
+    for second in range(2, 2 + YOUNG):
+        pulse.ponged(pulse.ping(float(second)), second + 0.08)
+    pulse.ponged(pulse.ping(20.0), 20.16)
     assert round(pulse.rtt_ms or 0) == 90
-    pulse.ponged(99, 3.0)
+    pulse.ponged(99, 21.0)
     assert round(pulse.rtt_ms or 0) == 90
+
+
+def test_a_slow_beginning_is_soon_forgotten() -> None:
+    pulse = Pulse(0.0)
+    pulse.ponged(pulse.ping(0.0), 0.08)
+    for second in range(1, 5):
+        pulse.ponged(pulse.ping(float(second)), second + 0.001)
+    assert (pulse.rtt_ms or 0.0) < 6.0
 
 
 def test_an_old_ping_is_forgotten() -> None:
@@ -29,8 +39,8 @@ def test_silence_is_death() -> None:
     pulse = Pulse(0.0)
     assert pulse.wants_ping(0.0)
     pulse.ping(0.0)
-    assert not pulse.wants_ping(PING_S - 0.1)
-    assert pulse.next_look(0.0) == PING_S
+    assert not pulse.wants_ping(MEASURE_FIRST_S - 0.1)
+    assert pulse.next_look(0.0) == MEASURE_FIRST_S
     assert not pulse.is_dead(DEAD_LINK_S - 0.1)
     assert pulse.is_dead(DEAD_LINK_S)
     pulse.ping(5.0)
@@ -73,15 +83,21 @@ def test_unwatched_silence_is_left_to_the_usual_pings() -> None:
     assert pulse.next_look(10.0) == 10.0 + PING_S
 
 
-def test_whoever_is_heard_is_pinged_only_to_measure() -> None:
-    pulse = Pulse(0.0)
-    assert pulse.wants_ping(0.0)
-    pulse.ponged(pulse.ping(0.0), 0.1)
-    for second in range(1, int(MEASURE_S)):
+def test_whoever_is_heard_is_pinged_only_to_measure_ever_more_seldom() -> None:
+    pulse, pinged = Pulse(0.0), []
+    for second in range(100):
+        if pulse.wants_ping(float(second)):
+            pinged.append(second)
+            pulse.ponged(pulse.ping(float(second)), second + 0.1)
+        pulse.heard(float(second))
+    assert pinged == [0, 1, 2, 4, 8, 16, 32, 62, 92]
+
+
+def test_an_errand_is_measured_by_nobody() -> None:
+    pulse = Pulse(0.0, greets=False)
+    for second in range(int(MEASURE_S)):
         pulse.heard(float(second))
         assert not pulse.wants_ping(float(second))
-        assert pulse.next_look(float(second)) <= second + PING_S
-    assert pulse.wants_ping(MEASURE_S)
 
 
 def test_an_errand_is_not_greeted() -> None:
