@@ -5,7 +5,7 @@ from meshwire.limits import ANSWER_PROBE_S, DEAD_LINK_S, PING_S, PROBE_ANSWER_S
 RTT_GAIN = 1 / 8  # how far one measurement moves the smoothed round trip (RFC 6298)
 YOUNG_GAIN = (
     1 / 2
-)  # while a link is young: its first round trips pass beside handshakes and models being loaded
+)  # down, while a link is young: its first round trips pass beside handshakes and models being loaded
 YOUNG = 8  # measurements
 SPREAD_GAIN = 1 / 4  # and how far its distance moves their mean distance
 SPREAD_FIRST = 1 / 8  # of the first round trip: a way between two devices is steadier than RFC 6298 expects
@@ -82,7 +82,8 @@ class Pulse:
             self.rtt_ms, self._spread_ms = measured_ms, SPREAD_FIRST * measured_ms
             return
         self._spread_ms += SPREAD_GAIN * (abs(measured_ms - self.rtt_ms) - self._spread_ms)
-        gain = YOUNG_GAIN if self._measurements <= YOUNG else RTT_GAIN
+        young = self._measurements <= YOUNG and measured_ms < self.rtt_ms
+        gain = YOUNG_GAIN if young else RTT_GAIN
         self.rtt_ms += gain * (measured_ms - self.rtt_ms)
 
     def is_dead(self, now: float) -> bool:

@@ -15,7 +15,7 @@ from meshnode.errors import MeshError, NotAllowed
 from meshnode.mesh.book import Merged, RecordBook
 from meshnode.mesh.liveness import Accusations, Word
 from meshnode.mesh.vitals import read_vitals
-from meshnode.mesh.watching import Lookout, Sight, answers_needed, is_live, own_fault
+from meshnode.mesh.watching import RTT_MOST_S, Lookout, Sight, answers_needed, is_live, own_fault
 from meshnode.net.link import Link
 from meshnode.seams import Seams
 from meshwire import accusing
@@ -30,14 +30,14 @@ from meshwire.signing import Signer
 log = structlog.get_logger("meshnode.net.watch")
 JITTER = 0.1
 ASKED = 12  # nodes that are asked whether they hear another
-ASK_S = 3.0  # besides two round trips
+ASK_S = 3.0  # besides two round trips, as far as those are no stalls
 ASK_LEAST_S = 1.5  # until then somebody may still say that it does
 ANSWER_S = 0.7  # how long one who is asked, and does not watch that node itself, listens before it answers no
 LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
 SUSPECTS_TOLD = 4  # in each look
 NEIGHBOURS_TOLD = 2
-HANDED_ON_TO = 6
+HANDED_ON_TO = 12
 SHOWN_MAX = 1024
 
 
@@ -229,7 +229,8 @@ class Watch:
 
             async def ask(link: Link) -> None:
                 with suppress(MeshError):
-                    reply = await link.request(PingReq(node), ASK_S + 2 * (link.rtt_ms or 0.0) / 1000)
+                    patience_s = ASK_S + 2 * min(self._sight(link).rtt_s, RTT_MOST_S)
+                    reply = await link.request(PingReq(node), patience_s)
                     answers.append(isinstance(reply, Pinged) and reply.alive)
                     stop_if_enough()
 

@@ -21,7 +21,9 @@ from meshwire.limits import LINKS_TOTAL
 from meshwire.numbers import ERRAND
 from meshwire.records import RecordType
 
-LINKS_WANTED = 8  # direct links a node opens by itself; more come in by others' dialling
+LINKS_WANTED = 8  # direct links a node opens by itself; as many come in by others' dialling
+SMALL_MESH = 128  # nodes; up to here loss is told from death faster with twice as many
+LINKS_WANTED_SMALL = 16
 LAN_WISHED = 4  # of them for who is only heard near: anybody can say anything there
 LOOK_FOR_PEERS_S = 1.0
 TURN_S = 1.5  # for the one of two whose turn it is to dial the other
@@ -57,7 +59,7 @@ class Seeker:
         self._approaching: dict[NodeId, None] = {}
 
     async def run(self, entry: Entry | None, addresses: Sequence[str]) -> None:
-        """Link to members heard of, up to LINKS_WANTED, and forget the wish when their ads are gone or move.
+        """Link to members heard of, up to as many as are wanted, and forget the wish when their ads are gone or move.
 
         `entry` is the way on which the node has come into the mesh, if it has only just joined; `addresses` are
         its own.
@@ -85,9 +87,13 @@ class Seeker:
             if self._addresses(node) != addresses:  # gone, or at another place
                 self._switch.unwant(node)
                 del wished[node]
-        for node in self._strangers(wished) if len(wished) < LINKS_WANTED else ():
+        for node in self._strangers(wished) if len(wished) < self._links_wanted else ():
             wished[node] = self._addresses(node)
             self._switch.want(wished[node], node)
+
+    @property
+    def _links_wanted(self) -> int:
+        return LINKS_WANTED_SMALL if self._book.owners <= SMALL_MESH else LINKS_WANTED
 
     def _strangers(self, wished: Collection[NodeId]) -> list[NodeId]:
         """Whom to wish for next, by lot: if all chose by one rule, all links would end at the same few nodes."""
@@ -96,7 +102,7 @@ class Seeker:
         self._heard_at = {node: self._heard_at.get(node, now) for node in others}
         known = [node for node in sorted(others) if self._peers.addresses(node) and self._may_dial(node, now)]
         near = self._near(wished)
-        room = max(0, LINKS_WANTED - len(wished) - len(near))
+        room = max(0, self._links_wanted - len(wished) - len(near))
         return [*near, *self._seams.rng.sample(known, min(room, len(known)))]
 
     def _may_dial(self, node: NodeId, now: float) -> bool:

@@ -48,6 +48,8 @@ async def test_who_is_at_another_address_than_it_was_is_found_near(tmp_path: Pat
 class Crowd:
     """As much of a book, of peers and of a switch as wishes need: no records, and whom the switch is to dial."""
 
+    owners = 1
+
     own = NodeId(bytes(20))
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ def nobody_dials_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     async def rest(_dht: Dht, *_args: object) -> None:
         """Neither announce nor look up."""
 
-    monkeypatch.setattr(seeking, "LINKS_WANTED", 0)
+    monkeypatch.setattr(seeking, "LINKS_WANTED_SMALL", 0)
     monkeypatch.setattr(Dht, "run", rest)
     monkeypatch.setattr(Dht, "find_providers", rest)
 
