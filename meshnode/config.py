@@ -19,6 +19,8 @@ import platformdirs
 from msgspec import Meta
 
 from meshnode.errors import ConfigInvalid, HomeUnusable
+from meshnode.terms.hours import EXAMPLE
+from meshnode.terms.sparing import Sparing
 
 FILE_NAME = "config.toml"
 ENV_PREFIX = "MESHNODE_"
@@ -56,7 +58,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quant: Text = ""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(Sparing, frozen=True, kw_only=True):
     """Every setting of a node. The descriptions are what the documentation and `--help` quote."""
 
     home: Annotated[Path, Meta(description="Where the node keeps its keys, its state and its models.")]
@@ -176,7 +178,11 @@ class Setting(msgspec.Struct, frozen=True):
     description: str
 
 
-_FIELDS = {field.name: field for field in msgspec.structs.fields(Config)}
+_INHERITED = Sparing.__struct_fields__
+_FIELDS = {
+    field.name: field
+    for field in sorted(msgspec.structs.fields(Config), key=lambda field: field.name in _INHERITED)
+}
 NAMES = tuple(_FIELDS)
 
 
@@ -199,7 +205,17 @@ def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str])
     config = Config(home=place, **given)  # type: ignore[arg-type]  # _typed converted every value
     _check_loopback(config.api_host)
     _check_upstreams(every_upstream(config))
+    _check_hours(config)
     return config
+
+
+def _check_hours(config: Config) -> None:
+    try:
+        config.hours()
+    except ValueError as error:
+        raise ConfigInvalid(
+            f"spare_hours is not usable: {error}.", hint=EXAMPLE, param="spare_hours"
+        ) from error
 
 
 def every_upstream(config: Config) -> tuple[Upstream, ...]:

@@ -51,9 +51,19 @@ class NoCandidate(MeshError):
 
 
 class Busy(MeshError):
-    """Everything that could serve is full; `retry_after_s` is an honest estimate."""
+    """Everything that could serve is full; `retry_after_s` is an honest estimate.
+
+    `estimate_s` is when the first token would have come, in seconds; None where that is not known.
+    """
 
     code = "busy"
+    estimate_s: float | None = None
+
+
+class Yielded(Busy):
+    """A node needs its machine for its owner: no fault of its own, and the answer may go on elsewhere."""
+
+    code = "yielded"
 
 
 class DeadlineExceeded(MeshError):

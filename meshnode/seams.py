@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import psutil
 import trio
 
+from meshnode.terms import Reading
 from meshwire import records, signing
 
 Rng = random.Random
@@ -46,7 +47,9 @@ class Seams:
 
     `wall` gives unix seconds (the monotonic clock is trio's); `rng` feeds jitter and choices; `entropy(n)`
     gives n secret bytes; `blocking` runs work that would stall the loop; `verify` checks signatures, `read`
-    those of records, and reads these; `free_memory_bytes` is what the machine has left. For tests only:
+    those of records, and reads these; `free_memory_bytes` is what the machine has left; `look` says what it is doing,
+    None for the machine itself, and `signs` what else shows that its owner needs it (a game, a GPU at work), which
+    whoever embeds a node may know. For tests only:
     `relay_tap` sees each payload that this node relays, after the link's own encryption is off, and
     `seal_circuits` switches the end-to-end encryption off at both ends.
     """
@@ -58,6 +61,8 @@ class Seams:
     verify: records.Verify = signing.verify
     read: records.Read = records.read_record
     free_memory_bytes: Callable[[], int] = _free_memory_bytes
+    look: Callable[[], Reading] | None = None
+    signs: Callable[[], tuple[str, ...]] = tuple
     relay_tap: Callable[[bytes], None] | None = None
     seal_circuits: bool = True
 

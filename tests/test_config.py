@@ -103,3 +103,11 @@ def test_every_setting_is_documented():
     settings = config.every_setting()
     assert [setting.name for setting in settings] == list(config.NAMES)
     assert all(setting.description.endswith(".") for setting in settings)
+
+
+def test_hours_that_are_none_are_refused_by_name(tmp_path):
+    with pytest.raises(ConfigInvalid, match="spare_hours is not usable: 'noon' is no day") as caught:
+        config.load(tmp_path, {}, {"MESHNODE_SPARE_HOURS": "22:00-07:00,noon"})
+    assert caught.value.param == "spare_hours"
+    assert "22:00-07:00" in caught.value.hint
+    assert config.load(tmp_path, {}, {"MESHNODE_SPARE_HOURS": "22:00-07:00,Sat"}).hours()[1].days == (5,)

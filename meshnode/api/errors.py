@@ -36,6 +36,7 @@ TABLE: Mapping[str, Shape] = {
     "model_not_found": Shape(404, _INVALID),
     "no_candidate": Shape(503, "service_unavailable_error", final=True),
     "busy": Shape(429, "rate_limit_error"),
+    "yielded": Shape(429, "rate_limit_error"),
     "deadline_exceeded": Shape(504, "timeout_error", final=True),
     "interrupted": Shape(503, _UPSTREAM),
     "engine_failed": Shape(503, _SERVER),

@@ -38,6 +38,7 @@ TABLE: Mapping[str, int] = {
     "interrupted": 43,
     "engine_failed": 44,
     "engine_crashed": 45,
+    "yielded": 48,
 }
 
 

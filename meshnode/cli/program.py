@@ -6,6 +6,7 @@ from meshnode.cli.join import join
 from meshnode.cli.models import models, pull, remove, show
 from meshnode.cli.query import invite, peers, status, version
 from meshnode.cli.run import run
+from meshnode.cli.sharing import pause, resume
 from meshnode.cli.trust import trust
 from meshnode.cli.up import up
 from meshnode.cli.verb import Program
@@ -20,5 +21,20 @@ def program() -> None:
     """
 
 
-for _command in (up, join, invite, status, peers, models, show, pull, remove, trust, run, version):
+for _command in (
+    up,
+    join,
+    invite,
+    status,
+    peers,
+    models,
+    show,
+    pull,
+    remove,
+    pause,
+    resume,
+    trust,
+    run,
+    version,
+):
     program.add_command(_command)

@@ -10,6 +10,7 @@ import msgspec
 from meshnode import __version__
 from meshnode.cli import client
 from meshnode.cli.render import Screen, duration, milliseconds
+from meshnode.cli.sharing import sharing_line
 from meshnode.cli.verb import verb
 from meshnode.control.invite import duration_s
 from meshnode.control.verbs import InviteArguments
@@ -84,6 +85,7 @@ def _status_facts(seen: Snapshot) -> dict[str, str]:
         "sandbox": ": ".join(filter(None, (engine.sandbox, engine.exposure))),
         "running": f"{engine.in_flight} of {engine.slots}, {engine.queued} waiting" if engine.slots else "",
         "more models": ", ".join(_other_engine(other) for other in seen.engines[1:]),
+        "others' work": sharing_line(seen.sharing) if seen.engine.slots else "",
         "relays": _relays(mesh),
         "links": str(len(seen.links)),
         "peers": str(len(seen.peers)),

@@ -13,7 +13,7 @@ from meshnode.mesh.ads import ModelAd, NodeAd, read_model_ad, read_node_ad
 from meshnode.mesh.book import RecordBook
 from meshnode.mesh.node_ads import NodeAds
 from meshnode.mesh.vitals import NEIGHBOURS_MAX, Vitals, read_vitals
-from meshnode.terms import Candidate, Trust
+from meshnode.terms import Candidate, Openness, Trust
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId
 from meshwire.limits import ROUTE_LINKS
@@ -89,7 +89,8 @@ class Peer:
             in_flight=vitals.in_flight,
             queued_prefill=vitals.queued_prefill,
             queued_decode=vitals.queued_decode,
-            accepting=vitals.accepting,
+            accepting=vitals.openness.takes_others,
+            deprioritised=vitals.openness is Openness.DEPRIORITISED,
             ad_expired=self.vitals is None or self.ad is None,
             reachable=self.route is not None,
         )

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import msgspec
 
+from meshnode.terms import Openness
 from meshwire.errors import RemoteWireError
-from meshwire.fields import pack_fields, unpack_fields
+from meshwire.fields import grown, pack_fields, unpack_fields
 from meshwire.records import Record, RecordType
 
 VITALS_TTL_MS = 60_000
@@ -40,7 +41,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     """How a node is.
 
     Queues are in tokens. `neighbours` are the best 16 by round trip. `ads_version` is the seq of its newest
-    ad; `accepting` whether it takes others' work; `incarnation` grows each time it starts.
+    ad; `accepting` whether it takes others' work, and `admission` how much of it, as a number of Openness;
+    `incarnation` grows each time it starts.
     """
 
     in_flight: Count = 0
@@ -52,6 +54,13 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     ads_version: Count = 0
     accepting: bool = True
     incarnation: Count = 0
+    admission: Annotated[int, msgspec.Meta(ge=0, le=255), grown(64)] = 0
+
+    @property
+    def openness(self) -> Openness:
+        """How much of others' work it takes; where its words differ, the less."""
+        told = Openness(min(self.admission, Openness.PAUSED))
+        return told if self.accepting else max(told, Openness.PAUSED_FOR_REMOTE)
 
 
 def vitals_payload(vitals: Vitals) -> dict[int, object]:
@@ -100,7 +109,7 @@ def should_resign(old: Vitals | None, new: Vitals, *, now: float, last_signed: f
 
 def _standing(vitals: Vitals) -> tuple[object, ...]:
     neighbours = sorted(neighbour.node for neighbour in vitals.neighbours)
-    return neighbours, vitals.ads_version, vitals.accepting, vitals.incarnation, vitals.slots
+    return neighbours, vitals.ads_version, vitals.openness, vitals.incarnation, vitals.slots
 
 
 def _moved(old: Vitals, new: Vitals) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from meshnode.errors import BadRequest
-from meshnode.terms import Job, Output, Sampling, Turn, Wish
+from meshnode.terms import Candidate, Job, Output, Sampling, Turn, Wish
 from meshnode.terms.job import DEADLINE_MS_MAX
 
 CHARACTERS_PER_TOKEN = 4  # of English, roughly; for scoring only
@@ -126,3 +126,9 @@ def _struct(kind: type[Any], fields: Mapping[str, Any]) -> Any:
         raise BadRequest(
             f"{kind.__name__}: {error}.", param=str(error).rpartition("$.")[2].rstrip("`")
         ) from error
+
+
+def naming(job: Job, candidate: Candidate) -> Job:
+    """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
+    wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
+    return msgspec.structs.replace(job, wish=wish)

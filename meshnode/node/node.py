@@ -24,9 +24,10 @@ from meshnode.models.pull import OnProgress, PullProgress, pull
 from meshnode.models.signed import pull_signed
 from meshnode.models.store import ModelStore, Removed, StoredModel
 from meshnode.net.base import Network
-from meshnode.node.asking import embedding_job, job_from
+from meshnode.node.asking import embedding_job, job_from, naming
 from meshnode.node.engines import Engines
 from meshnode.node.presence import Presence, World
+from meshnode.node.sharing import Sharing
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
 from meshnode.node.weights import Weights
@@ -72,7 +73,11 @@ class Node:
         self.seams = seams
         self.models_store = ModelStore(config.home / "models")
         self.scopes = Scopes(identity.secret_for(b"scopes"))
-        self.bench = Bench((), self.scopes, allow_unsandboxed=config.allow_unsandboxed)
+        self.bench = Bench(
+            (), self.scopes, allow_unsandboxed=config.allow_unsandboxed, owner_slots=config.owner_slots
+        )
+        self.bench.gate.watch(self._on_gate)
+        self.sharing = Sharing(config, seams, self.bench.gate)
         self.engines = Engines(config, self.models_store, seams, self.bench)
         self.engines.on_progress = self._progressed
         self.presence: Presence | None = None
@@ -236,6 +241,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.engines.live)
             await nursery.start(self._inbound.run)
+            nursery.start_soon(self.sharing.run)
             await nursery.start(self._stay_present, mesh, listen)
             task_status.started()
 
@@ -324,6 +330,11 @@ class Node:
 
     # --- What the walk asks of it ---
 
+    def _on_gate(self) -> None:
+        """Open or closed: the others shall hear of it."""
+        if self.presence is not None:
+            self.presence.publisher.nudge()
+
     def _candidates(self) -> list[Candidate]:
         return self.presence.candidates() if self.presence else []
 
@@ -336,7 +347,7 @@ class Node:
 
     @asynccontextmanager
     async def _run_on(self, candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
-        named = _naming(job, candidate)
+        named = naming(job, candidate)
         if not candidate.path:
             async with self.bench.run(candidate.card.digest, named, self.identity.node) as pieces:
                 yield pieces
@@ -377,6 +388,7 @@ class Node:
             joining=self.joining,
             api_url=self.api_url,
             started_at=self._started_at,
+            sharing=self.sharing.view(),
         )
 
     def _addresses_at(self, bound: str) -> tuple[str, ...]:
@@ -386,9 +398,3 @@ class Node:
         port = int(bound.rpartition(":")[2].rstrip("/"))
         up = [name for name, stats in psutil.net_if_stats().items() if stats.isup]
         return reachable_addresses(psutil.net_if_addrs(), up=up, host=self.config.mesh_host, port=port)
-
-
-def _naming(job: Job, candidate: Candidate) -> Job:
-    """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
-    wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
-    return msgspec.structs.replace(job, wish=wish)

@@ -135,7 +135,8 @@ class Publisher:
             self._sign(RecordType.VITALS, vitals_payload(vitals), VITALS_TTL_MS)
 
     def _current_vitals(self) -> Vitals:
-        loads = [engine.load for engine in self._bench.engines]
+        gate = self._bench.gate
+        loads = [gate.load(engine) for engine in self._bench.engines]
         rtts = {node: RTT_UNMEASURED_MS if rtt is None else rtt for node, rtt in self._rtts_ms().items()}
         named = {one.node for one in self._vitals.neighbours} if self._vitals is not None else ()
         ad = self._book.get(self._book.own, RecordType.NODE)
@@ -147,6 +148,8 @@ class Publisher:
             free_memory_bytes=self._seams.free_memory_bytes(),
             neighbours=best_neighbours(rtts, named),
             ads_version=ad.seq if ad is not None else 0,
+            accepting=gate.openness.takes_others,
+            admission=gate.openness,
             incarnation=self._incarnation,
         )
 

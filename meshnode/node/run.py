@@ -3,6 +3,7 @@
 It turns what happens into events for whoever watches, and ends everything in order.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from meshnode.config import Config
 from meshnode.control.invite import EXPIRES_DEFAULT_S
 from meshnode.control.models import remove_verb
 from meshnode.control.pull import progress_event, pull_verb
+from meshnode.control.sharing import PauseArguments, pause_verb, resume_verb
 from meshnode.control.status import status_verb
 from meshnode.control.verbs import (
     Arguments,
@@ -31,7 +33,7 @@ from meshnode.models.pull import OnProgress, PullProgress
 from meshnode.models.store import Removed, StoredModel
 from meshnode.node.node import Node
 from meshnode.node.opening import open_node
-from meshnode.observe.snapshot import EngineView, ModelView, Snapshot
+from meshnode.observe.snapshot import EngineView, ModelView, SharingView, Snapshot
 from meshnode.terms import Job
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -105,6 +107,8 @@ def verbs_of(node: Node) -> dict[str, Verb]:
         "join": partial(_join_verb, node),
         "pull": pull_verb(partial(_pull, node)),
         "rm": remove_verb(partial(_remove, node)),
+        "pause": pause_verb(partial(_pause, node)),
+        "resume": resume_verb(node.sharing.resume),
     }
 
 
@@ -131,6 +135,10 @@ async def _pull(node: Node, arguments: PullArguments, on_progress: OnProgress) -
 
 async def _remove(node: Node, name: str, force: bool) -> Removed:
     return await node.remove(name, force=force)
+
+
+def _pause(node: Node, arguments: PauseArguments) -> SharingView:
+    return node.sharing.pause(everything=arguments.everything, for_s=arguments.for_s or math.inf)
 
 
 async def _join(node: Node, target: str, via: str, on_event: OnEvent) -> None:

@@ -18,6 +18,7 @@ from meshnode.observe.snapshot import (
     MeshView,
     ModelView,
     PeerView,
+    SharingView,
     Snapshot,
 )
 from meshnode.serve.local import Bench
@@ -44,6 +45,7 @@ class Facts:
     joining: Joining
     api_url: str
     started_at: float
+    sharing: SharingView
 
 
 def snapshot_of(facts: Facts) -> Snapshot:
@@ -63,6 +65,7 @@ def snapshot_of(facts: Facts) -> Snapshot:
         join_detail=facts.joining.detail,
         engine=engines[0] if engines else EngineView(),
         engines=engines,
+        sharing=facts.sharing,
         links=tuple(_link_views(presence, view)),
         peers=tuple(_peer_view(peer) for peer in view.values()),
         models=models_of(facts, view),
@@ -128,7 +131,7 @@ def _mesh_view(presence: Presence | None) -> MeshView:
 
 
 def _engine_view(facts: Facts, engine: Engine) -> EngineView:
-    load = engine.load
+    load = facts.bench.gate.load(engine)
     names = ", ".join(card.name for card in engine.cards)
     return EngineView(
         kind=_kind(engine),
@@ -184,5 +187,5 @@ def _peer_view(peer: Peer) -> PeerView:
         models=tuple(ad.record_name for ad in peer.models),
         in_flight=vitals.in_flight if vitals else 0,
         queued=vitals.queued_prefill + vitals.queued_decode if vitals else 0,
-        accepting=vitals.accepting if vitals else False,
+        accepting=vitals.openness.takes_others if vitals else False,
     )

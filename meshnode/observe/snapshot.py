@@ -86,6 +86,19 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     exposure: str = ""
 
 
+class SharingView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node takes of others' work: `state` is accepting, deprioritised, paused for remote or paused.
+
+    `why` is for the owner alone, and is told to nobody else; `left_s` how long a pause still lasts that has an end;
+    `untold` names the settings that mean nothing here, because the system does not tell what they need.
+    """
+
+    state: str = "accepting"
+    why: tuple[str, ...] = ()
+    left_s: float | None = None
+    untold: tuple[str, ...] = ()
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `state`: starting, loading, ready, failed; `join_state`: alone, joining, joined, failed.
 
@@ -104,6 +117,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     join_detail: str = ""
     engine: EngineView = EngineView()
     engines: tuple[EngineView, ...] = ()
+    sharing: SharingView = SharingView()
     links: tuple[LinkView, ...] = ()
     peers: tuple[PeerView, ...] = ()
     models: tuple[ModelView, ...] = ()

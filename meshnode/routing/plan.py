@@ -155,7 +155,9 @@ def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
     reasons = "; ".join(f"{_who(one.candidate)}: {one.reason}" for one in there)
     message = f"No node may serve {name!r}: {reasons}."
     if any(one.reason is Reason.BUSY for one in there):
-        return Busy(message, hint="Try again shortly.", retry_after_s=RETRY_S)
+        known = [one.candidate.retry_after_s for one in there if one.reason is Reason.BUSY]
+        retry_after_s = min((after for after in known if after is not None), default=RETRY_S)
+        return Busy(message, hint="Try again shortly.", retry_after_s=retry_after_s)
     return NoCandidate(message, hint="Loosen the request, or trust or add a node that fits it.")
 
 

@@ -19,6 +19,7 @@ TIGHT_CONTEXT_S = 30.0  # an estimate says that the prompt will not fit: last ch
 QUALITY_PER_DOUBLING_S = 2.0  # how long a caller who leaves the model open waits for twice the parameters
 QUALITY_PER_TIER_S = 0.5
 QUALITY_BASE_PARAMETERS = 1e8
+DEPRIORITISED_S = 2.0  # how much longer it may take elsewhere before a node is asked that would rather not
 SENT_MEMORY_S = 30.0
 SENT_MAX = 4096
 
@@ -61,7 +62,9 @@ def score(candidate: Candidate, wish: Wish, *, auto: bool = False, own_sent: Own
         wait_s=(candidate.queued_prefill + unseen) / prompt_tps + candidate.queued_decode / generate_tps,
         prefill_s=wish.prompt_tokens / prompt_tps,
         decode_s=wish.output_tokens / speed_beside(card, candidate.in_flight),
-        preference_s=_tightness_s(card, wish) - (quality_s(card) if auto else 0.0),
+        preference_s=_tightness_s(card, wish)
+        + (DEPRIORITISED_S if candidate.deprioritised else 0.0)
+        - (quality_s(card) if auto else 0.0),
     )
 
 

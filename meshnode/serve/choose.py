@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from meshnode.engine.base import Engine
 from meshnode.errors import BadRequest, ModelNotFound
 from meshnode.routing.plan import Plan, make_plan
 from meshnode.routing.policy import Reason, parse_model
 from meshnode.routing.score import SentLedger
 from meshnode.seams import Rng
-from meshnode.serve.local import Bench, queue_is_full
+from meshnode.serve.local import Bench
 from meshnode.serve.needs import with_needs
 from meshnode.terms import Candidate, Job, ModelCard, Place, Trust
 
@@ -71,7 +72,9 @@ class Chooser:
     def plan(self, job: Job) -> Plan:
         """The decision and its reasons, as things are now."""
         own_sent = self._sent.since(self._vitals_seqs(), trio.current_time())
-        return make_plan(with_needs(job), [*self._local(), *self._remote()], own_sent=own_sent, rng=self._rng)
+        return make_plan(
+            with_needs(job), [*self._local(job), *self._remote()], own_sent=own_sent, rng=self._rng
+        )
 
     def note_sent(self, candidate: Candidate, job: Job) -> None:
         """Remember what went to a peer, which its gossiped queue cannot show yet."""
@@ -88,23 +91,24 @@ class Chooser:
         wanted = parse_model(job.wish.model)
         if wanted.auto:
             raise BadRequest("A job for a peer names its model.", param="model")
-        for candidate in self._local():
+        for candidate in self._local(job):
             if wanted.fits(candidate.card):
                 return candidate.card
         raise ModelNotFound(f"This node does not run {job.wish.model!r} (any more).", param="model")
 
-    def _local(self) -> list[Candidate]:
-        return [
-            Candidate(
-                node=self._node,
-                card=card,
-                trust=Trust.SELF,
-                rtt_ms=0.0,
-                in_flight=engine.load.in_flight,
-                queued_prefill=engine.load.queued_prefill,
-                queued_decode=engine.load.queued_decode,
-                accepting=not queue_is_full(engine),
-            )
-            for engine in self._bench.engines
-            for card in engine.cards
-        ]
+    def _local(self, job: Job) -> list[Candidate]:
+        return [self._own(engine, card, job) for engine in self._bench.engines for card in engine.cards]
+
+    def _own(self, engine: Engine, card: ModelCard, job: Job) -> Candidate:
+        load, retry_after_s = self._bench.gate.load(engine), self._bench.gate.retry_after_s(engine, card, job)
+        return Candidate(
+            node=self._node,
+            card=card,
+            trust=Trust.SELF,
+            rtt_ms=0.0,
+            in_flight=load.in_flight,
+            queued_prefill=load.queued_prefill,
+            queued_decode=load.queued_decode,
+            accepting=retry_after_s is None,
+            retry_after_s=retry_after_s,
+        )

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from meshnode.errors import EngineFailed, MeshError
+from meshnode.errors import EngineFailed, MeshError, Yielded
 from meshnode.serve.running import Distant, LinkLost, Silent
 from meshnode.serve.trial import GOES_ON, NO_END, Trial
 from meshnode.terms import Answer, Candidate, Emitted, Job
@@ -78,10 +78,10 @@ class Course:
                     self._trial.failure = error
                     break
             except MeshError as error:
-                self._trial.failure = error
+                self._trial.note_failure(error)
                 break
             except StopAsyncIteration:
-                self._trial.failure = EngineFailed(NO_END)
+                self._trial.note_failure(EngineFailed(NO_END))
                 break
         return None
 
@@ -89,13 +89,14 @@ class Course:
         """Go on with an answer that broke off, at another node or over another way to the same; False if vain."""
         trial = self._trial
         while trial.can_go_on:
-            trial.attempts += 1
+            attempts = trial.attempts
+            trial.count_try()
             await trio.sleep(AGAIN_S * trial.losses)
             trial.losses += 1
             try:
                 candidate = trial.best_of_rest(await self._choose(trial.job_left()))
                 if candidate.node == trial.node and await self._is_back():
-                    trial.attempts -= 1
+                    trial.attempts = attempts
                 else:
                     await self.begin(candidate)
             except MeshError as error:
@@ -108,6 +109,8 @@ class Course:
         """Whether the run, which is at another node, goes on over another way."""
         if not isinstance(self._source, Distant) or not self._trial.may_return:
             return False
+        if isinstance(self._trial.failure, Yielded):
+            return False  # it is over there, and not because of the way
         with trio.move_on_after(RETURN_S):
             try:
                 await self._source.reattach()

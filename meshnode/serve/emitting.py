@@ -136,8 +136,8 @@ def _read_other(message: Message) -> Emitted:
         case inner.End(reason, prompt, completion, cached):
             known = FinishReason(reason) if reason in _REASONS else FinishReason.STOP
             return End(known, Usage(prompt, completion, cached))
-        case inner.Fail(code, text, hint, retry_after_s, param):
-            raise error_from(code, text, hint, param, retry_after_s)
+        case inner.Fail():
+            raise error_from(message)
     raise Interrupted(
         f"The node that served the answer sent a {type(message).__name__}, which makes no sense here."
     )

@@ -3,6 +3,9 @@
 The run is no part of the link: where that is lost, it goes on for a while, and its asker may come back for the rest.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import msgspec
 import structlog
 import trio
@@ -12,6 +15,7 @@ from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.admit import Admission
 from meshnode.serve.choose import ChooseLocal
 from meshnode.serve.emitting import write
+from meshnode.serve.gate import yielded
 from meshnode.serve.local import Bench
 from meshnode.serve.packing import unpack_job
 from meshnode.serve.remote import failure, request_of, send_failure
@@ -24,6 +28,7 @@ from meshwire.limits import REPLAYS_PER_KEY, REPLAYS_TOTAL
 
 ASK_WITHIN_S = 10.0
 ACCEPTED = encode_inner(inner.Answer(""))  # what is run has been told before
+YIELD_S = 0.25  # that a run has to end between two pieces; one that is stuck in its writing is ended after it
 INTERNAL = "Something went wrong inside the node that served this."
 log = structlog.get_logger("meshnode.serve")
 Asked = tuple[bytes, bytes]  # by the node with this key, under this request id
@@ -37,6 +42,8 @@ class Inbound:
         self._bench = bench
         self._choose_local = choose_local
         self._deliveries: dict[Asked, Delivery] = {}
+        self._making: dict[trio.CancelScope, None] = {}
+        bench.gate.watch(self._on_gate)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -109,7 +116,7 @@ class Inbound:
             with delivery.scope:
                 try:
                     with self._admission.place():
-                        end = await self._make(delivery, job, origin)
+                        end = await self._make_in_time(delivery, job, origin)
                     await _put(delivery, end)
                 except MeshError as error:
                     log.info("ask failed", request=job.id, code=error.code)
@@ -123,11 +130,28 @@ class Inbound:
             if self._deliveries.get(asked) is delivery:
                 del self._deliveries[asked]
 
-    async def _make(self, delivery: Delivery, job: Job, origin: bytes) -> End:
+    def _on_gate(self) -> None:
+        """The owner wants the machine: the gate has told the runs, which end when they next look."""
+        if not self._bench.gate.openness.takes_others:
+            for scope in self._making:
+                _end_soon(scope)
+
+    async def _make_in_time(self, delivery: Delivery, job: Job, origin: bytes) -> End:
+        """As `_make`, and left in any case soon after the owner wants the machine; raises Yielded then."""
+        self._bench.gate.check_open(others=True)
+        with trio.CancelScope() as scope:
+            self._making[scope] = None
+            try:
+                return await self._make(delivery, job, origin, partial(_end_soon, scope))
+            finally:
+                del self._making[scope]
+        raise yielded()
+
+    async def _make(self, delivery: Delivery, job: Job, origin: bytes, on_end: Callable[[], None]) -> End:
         """Run a job; its end, which is told once the run has been left."""
         card = await self._card(job)
         self._bench.check_open(card.digest)
-        async with self._bench.run(card.digest, job, origin) as pieces:
+        async with self._bench.run(card.digest, job, origin, others=True, on_end=on_end) as pieces:
             async for emitted in pieces:
                 if isinstance(emitted, End):
                     return emitted
@@ -145,6 +169,10 @@ class Inbound:
                 raise
         await self._bench.settled()
         return self._choose_local(job)
+
+
+def _end_soon(scope: trio.CancelScope) -> None:
+    scope.deadline = min(scope.deadline, trio.current_time() + YIELD_S)
 
 
 async def _put(delivery: Delivery, emitted: Emitted) -> None:

@@ -1,4 +1,4 @@
-"""The local step: run a job on one of this node's own engines, waiting for one that is still loading."""
+"""The local step: run a job on one of this node's own engines, once that has loaded and the job's turn has come."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -6,19 +6,19 @@ from contextlib import asynccontextmanager
 import trio
 
 from meshnode.engine.base import Engine, EngineState
-from meshnode.errors import Busy, EngineFailed, NotAllowed
+from meshnode.errors import EngineFailed, NotAllowed
 from meshnode.routing.policy import ModelWish, parse_model
+from meshnode.serve.gate import OWNER_SLOTS, Gate
 from meshnode.serve.scopes import Scopes
 from meshnode.terms import Emitted, Job
-
-QUEUE_PER_SLOT = 4  # runs accepted for each slot before a newcomer is told to come back later
 
 
 class Bench:
     """This node's engines, with a way to wait for one that loads; `expected` names the model it will have.
 
     `scopes` keeps apart those who must not learn of each other's prompts. Engines that are not contained work
-    for other nodes only if `allow_unsandboxed` says so.
+    for other nodes only if `allow_unsandboxed` says so. Of each engine's slots `owner_slots` are this node's own;
+    `gate` lets jobs through to the engines.
     """
 
     def __init__(
@@ -28,7 +28,9 @@ class Bench:
         expected: str = "",
         *,
         allow_unsandboxed: bool = False,
+        owner_slots: int = OWNER_SLOTS,
     ) -> None:
+        self.gate = Gate(owner_slots)
         self.engines: tuple[Engine, ...] = ()
         self._scopes = scopes
         self._allow_unsandboxed = allow_unsandboxed
@@ -49,6 +51,7 @@ class Bench:
         """One engine less; what runs on it is its own affair."""
         self.engines = tuple(one for one in self.engines if one is not engine)
         self._expected.pop(engine, None)
+        self.gate.forget(engine)
         self._on_change()
 
     def watch(self, on_change: Callable[[], None]) -> None:
@@ -124,40 +127,32 @@ class Bench:
         return f"The engine for this model is not running. {details}".strip()
 
     @asynccontextmanager
-    async def run(self, digest: bytes, job: Job, origin: bytes) -> AsyncIterator[AsyncIterator[Emitted]]:
-        """Run a job of the node `origin` on these weights; a full engine raises Busy with an honest wait."""
+    async def run(
+        self,
+        digest: bytes,
+        job: Job,
+        origin: bytes,
+        *,
+        others: bool = False,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[AsyncIterator[Emitted]]:
+        """Run a job of the node `origin` on these weights, in its turn; `others` says that it is not this node.
+
+        Raises Busy, at once and with an honest time to come back, where it would have to wait too long; others' jobs
+        raise Yielded when the owner wants the machine, and `on_end` hears of it at once.
+        """
+        self.gate.check_open(others=others)
         engine = await self.ready_engine(digest)
-        refuse_when_full(engine)
-        async with engine.run(job, self._scopes.of(origin, job)) as pieces:
-            yield pieces
+        card = next(card for card in engine.cards if card.digest == digest)
+        scope = self._scopes.of(origin, job)
+        async with (
+            self.gate.place(engine, card, job, origin, others=others, on_end=on_end) as place,
+            engine.run(job, scope) as pieces,
+        ):
+            yield place.through(pieces)
 
 
 def _may_be(expected: str, wanted: ModelWish) -> bool:
     """Whether what is expected may be what is wanted."""
     told = expected and "/" not in expected and wanted.family
     return not told or wanted.family == parse_model(expected).family
-
-
-def queue_is_full(engine: Engine) -> bool:
-    """Whether as many runs wait as the queue allows."""
-    load = engine.load
-    return load.in_flight >= load.slots * (1 + QUEUE_PER_SLOT)
-
-
-def refuse_when_full(engine: Engine) -> None:
-    """Raise Busy when the queue is full."""
-    if queue_is_full(engine):
-        load, wait_s = engine.load, estimated_wait_s(engine)
-        raise Busy(
-            f"All {load.slots} slots are taken and {load.in_flight - load.slots} requests wait.",
-            hint=f"Try again in {wait_s:.0f} s.",
-            retry_after_s=wait_s,
-        )
-
-
-def estimated_wait_s(engine: Engine) -> float:
-    """Seconds until a newcomer would start, from measured speeds; at least one."""
-    load, card = engine.load, engine.cards[0]
-    prefill_s = load.queued_prefill / card.prompt_tps if card.prompt_tps else 0.0
-    decode_s = load.queued_decode / (card.generate_tps * card.batch_gain) if card.generate_tps else 0.0
-    return max(1.0, prefill_s + decode_s)

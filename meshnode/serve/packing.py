@@ -4,9 +4,10 @@ from typing import Any
 
 import msgpack
 
-from meshnode.errors import BadRequest, MeshError, from_code
+from meshnode.errors import BadRequest, Busy, MeshError, from_code
 from meshnode.terms import Job
 from meshnode.terms.job import BIASES_MAX, RESUME_MAX_TOKENS, TOOLS_MAX
+from meshwire import inner
 from meshwire.errors import RemoteWireError
 from meshwire.fields import pack_fields, unpack_fields
 from meshwire.limits import PROMPT_MAX
@@ -65,6 +66,11 @@ class _Maps:
         return dict(pairs)
 
 
-def error_from(code: str, message: str, hint: str, param: str, retry_after_s: float | None) -> MeshError:
+def error_from(fail: inner.Fail) -> MeshError:
     """The error that another node sent, of its own type again."""
-    return from_code(code, message, hint=hint, param=param, retry_after_s=retry_after_s)
+    error = from_code(
+        fail.code, fail.message, hint=fail.hint, param=fail.param, retry_after_s=fail.retry_after_s
+    )
+    if isinstance(error, Busy):
+        error.estimate_s = fail.estimate_s
+    return error

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from meshnode.errors import DeadlineExceeded, Interrupted, MeshError, Unreachable
+from meshnode.errors import Busy, DeadlineExceeded, Interrupted, MeshError, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost, StreamSilent
 from meshnode.serve.emitting import Reader
 from meshnode.serve.packing import error_from, pack_job
@@ -145,7 +145,7 @@ async def _accepted(stream: Stream) -> None:
     except StreamLost as error:
         raise lost(error) from error
     if isinstance(message, inner.Fail):
-        raise error_from(message.code, message.message, message.hint, message.param, message.retry_after_s)
+        raise error_from(message)
     if not isinstance(message, inner.Answer):
         raise Unreachable("The node does not go on with the answer.")
 
@@ -208,6 +208,6 @@ async def send_failure(stream: Stream, error: MeshError) -> None:
 
 def failure(error: MeshError) -> inner.Fail:
     """An error as it travels."""
-    return inner.Fail(
-        error.code, error.message[:2048], error.hint[:2048], error.retry_after_s, error.param[:256]
-    )
+    estimate_s = error.estimate_s if isinstance(error, Busy) else None
+    message, hint, param = error.message[:2048], error.hint[:2048], error.param[:256]
+    return inner.Fail(error.code, message, hint, error.retry_after_s, param, estimate_s)

@@ -15,11 +15,13 @@ from meshnode.errors import (
     MeshError,
     ModelNotFound,
     Unreachable,
+    Yielded,
 )
 from meshnode.terms import Answer, Candidate, Emitted, Job, Piece, Progress, Vector
 from meshnode.terms.job import RESUME_MAX_TOKENS
 
 ATTEMPTS = 3  # the first choice and at most two more
+MOVES = 8  # to another node because one has yielded, which is no failure and no attempt
 LOOKS = 3  # runs that are begun elsewhere while a way is silent, and left when it is heard again
 RETURNS = 16  # to the same run, over another way: nothing is computed twice
 SILENCE_S = 5.0  # how long an attempt may read the prompt before its progress, and so its place, is told
@@ -28,6 +30,7 @@ GOES_ON = (
     Unreachable,
     EngineFailed,
     Interrupted,
+    Yielded,
 )  # a node or the way to it is lost, the request is not at fault
 NO_END = "The engine stopped without ending the answer."
 NOBODY = Answer(model="", served_by="", path=(), rung="", trust="", tier=0)
@@ -42,6 +45,7 @@ class Trial:
         self.candidates: deque[Candidate] = deque()  # not tried yet
         self.choices = 0
         self.attempts = 0
+        self.moves = 0
         self.exhausted = False
         self.answer = NOBODY
         self.begun = False
@@ -50,6 +54,7 @@ class Trial:
         self.returns = 0
         self.failure: MeshError | None = None
         self._since = 0.0
+        self._silent = True  # nothing has come of this attempt yet
         self.node = b""
         self._digest = b""
         self._ids: list[int] = list(job.resume)
@@ -57,8 +62,10 @@ class Trial:
 
     @property
     def chosen_enough(self) -> bool:
-        """Whether choosing again is vain: it is unless a link was lost, for then there may be another by now."""
-        return self.choices > 0 and not isinstance(self.failure, Unreachable)
+        """Whether choosing again is vain: it is unless a link was lost or a node has yielded, for then there may be
+        another by now.
+        """
+        return self.choices > 0 and not isinstance(self.failure, Unreachable | Yielded)
 
     @property
     def goes_on(self) -> bool:
@@ -68,7 +75,20 @@ class Trial:
     @property
     def can_go_on(self) -> bool:
         """Whether an answer that broke off may go on: its tokens are known, and it was not the request's fault."""
-        return self._knows_tokens and self.attempts < ATTEMPTS and isinstance(self.failure, GOES_ON)
+        left = self.attempts < ATTEMPTS or self._moves_on
+        return self._knows_tokens and left and isinstance(self.failure, GOES_ON)
+
+    @property
+    def _moves_on(self) -> bool:
+        """Whether the node has yielded: that it must go on elsewhere now is nobody's failure."""
+        return isinstance(self.failure, Yielded) and self.moves < MOVES
+
+    def count_try(self) -> None:
+        """The answer is to go on elsewhere."""
+        if self._moves_on:
+            self.moves += 1
+        else:
+            self.attempts += 1
 
     @property
     def may_look(self) -> bool:
@@ -90,15 +110,22 @@ class Trial:
 
     def on(self, candidate: Candidate, answer: Answer) -> None:
         """The next attempt, whose provenance would be `answer`."""
-        self.answer, self._since = answer, trio.current_time()
+        self.answer, self._since, self._silent = answer, trio.current_time(), True
         self.node, self._digest = candidate.node, candidate.card.digest
 
     def note(self, emitted: Emitted) -> None:
         """This has been told to the client."""
+        self._silent = False
         if isinstance(emitted, Piece):
             self._has_ids = self._has_ids and bool(emitted.ids) and emitted.first_index == len(self._ids)
             self._ids += emitted.ids
         self._has_ids = self._has_ids and not isinstance(emitted, Vector)
+
+    def note_failure(self, error: MeshError) -> None:
+        """An attempt has ended. One that was refused leaves the answer where it was: the next node may take it."""
+        refused = self.begun and self._silent and isinstance(error, ELSEWHERE)
+        if isinstance(error, GOES_ON) or not (refused and isinstance(self.failure, GOES_ON)):
+            self.failure = error
 
     def job_left(self) -> Job:
         """What is left of the job, within the time that is left; once begun, on the very same weights."""
@@ -125,7 +152,7 @@ class Trial:
     def verdict(self) -> MeshError:
         """The one error the client gets; a node that was lost and one that crashed are alike to it."""
         failure = self.failure or EngineFailed(NO_END)
-        if self.begun and isinstance(failure, Unreachable | EngineFailed):
+        if self.begun and isinstance(failure, Unreachable | EngineFailed | Yielded):
             return Interrupted(
                 f"The answer broke off and could not go on elsewhere: {failure.message}",
                 hint=f"It was served by {self.answer.served_by}; ask again to have it served elsewhere.",

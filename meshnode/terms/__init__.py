@@ -14,6 +14,7 @@ from meshnode.terms.job import (
     ToolCall,
     Turn,
 )
+from meshnode.terms.openness import Openness
 from meshnode.terms.piece import (
     Answer,
     Emitted,
@@ -28,6 +29,7 @@ from meshnode.terms.piece import (
 )
 from meshnode.terms.posture import Posture
 from meshnode.terms.privacy import Privacy, Trust
+from meshnode.terms.reading import Reading
 from meshnode.terms.wish import Place, Wish
 
 __all__ = [
@@ -45,12 +47,14 @@ __all__ = [
     "Job",
     "Likelihood",
     "ModelCard",
+    "Openness",
     "Output",
     "Piece",
     "Place",
     "Posture",
     "Privacy",
     "Progress",
+    "Reading",
     "Sampling",
     "TokenLogprob",
     "Tool",

@@ -56,6 +56,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     `node` is its NodeId; `path` the NodeIds of the links' far ends, the last being `node` (empty for this
     node itself); `rtt_ms` the sum over the path, None when unknown; queue figures are those last heard.
+    `deprioritised` says that it would rather leave the request to others; `retry_after_s`, where it is known, in
+    how many seconds a node that is not accepting will be.
     """
 
     node: bytes
@@ -70,3 +72,5 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     accepting: bool = True
     ad_expired: bool = False
     reachable: bool = True
+    deprioritised: bool = False
+    retry_after_s: float | None = None

@@ -14,17 +14,24 @@ from meshnode.net.memory import SCHEME, MemoryNetwork
 from meshnode.node import Node, open_node
 from meshnode.node.presence import Presence
 from meshnode.seams import Seams
+from meshnode.terms import Reading
 from meshnode.testing.hostile import Hostile
 from meshnode.testing.timeline import NODE
 
+CALM = Reading(user_idle_s=1e6, others_cpu=0.0, on_mains=True, temperature_c=40.0)
+
 
 class Host:
-    """One machine. `ahead_s` is how far its clock is ahead of the true time, and may change at any moment."""
+    """One machine. `ahead_s` is how far its clock is ahead of the true time, and `reading` what it is doing.
+
+    Both may change at any moment.
+    """
 
     def __init__(self, name: str, disk: Path, network: MemoryNetwork) -> None:
         self.name = name
         self.disk = disk
         self.ahead_s = 0.0
+        self.reading = CALM
         self.settings: dict[str, Any] = {}
         self._network = network
         self._node: Node | None = None

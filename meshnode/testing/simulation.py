@@ -15,6 +15,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import outcome
 import trio
 
@@ -126,6 +127,12 @@ class Simulation:
         self._tell(f"clock of {name} {ahead_s:+g} s")
         self.host(name).ahead_s = ahead_s
 
+    def occupy(self, name: str, **changes: Any) -> None:
+        """Change what a node's machine is doing besides; `changes` are fields of `meshnode.terms.Reading`."""
+        self._tell(f"machine {name} {' '.join(f'{field}={value}' for field, value in changes.items())}")
+        host = self.host(name)
+        host.reading = msgspec.structs.replace(host.reading, **changes)
+
     # --- Faults between nodes ---
 
     def partition(
@@ -226,6 +233,7 @@ class Simulation:
             verify=self._verify,
             read=self._read,
             free_memory_bytes=lambda: MEMORY_BYTES,
+            look=lambda: host.reading,
         )
 
     def _random(self, purpose: str) -> random.Random:

@@ -2,7 +2,8 @@
 
 It knows types, not meanings. A field's key is its 1-based position in the struct, so fields may be appended
 but never moved. Key 0 belongs to the envelope (a record's name). Keys below 64 are known or refused; keys
-from 64 on are left for growth and ignored.
+from 64 on are for growth: who does not know them ignores them. A field that came later than its struct is
+annotated with such a key (`grown`), and stands after those that were there from the start.
 """
 
 import math
@@ -17,10 +18,18 @@ from meshwire.errors import LocalWireError, RemoteWireError
 from meshwire.limits import KNOWN_KEYS
 
 NAME_KEY = 0
+GROWN = "key"
 
 S = TypeVar("S", bound=msgspec.Struct)
 Rename = Callable[[Any], Any]
 Plan = dict[int, tuple[str, Rename]]
+
+
+def grown(key: int) -> msgspec.Meta:
+    """The annotation of a field that older readers shall ignore; keys are never used for another field again."""
+    if key < KNOWN_KEYS:
+        raise LocalWireError(f"key {key} is below {KNOWN_KEYS}, so older readers would refuse it")
+    return msgspec.Meta(extra={GROWN: key})
 
 
 def pack_fields(struct: msgspec.Struct, *, name: str = "") -> dict[int, Any]:
@@ -29,10 +38,10 @@ def pack_fields(struct: msgspec.Struct, *, name: str = "") -> dict[int, Any]:
     Fields that hold their default are left out. `name` goes to key 0 when it is not empty.
     """
     fields: dict[int, Any] = {NAME_KEY: name} if name else {}
-    for position, field in enumerate(_fields_of(type(struct)), start=1):
+    for key, field in _keyed(type(struct)):
         value = getattr(struct, field.name)
         if not _is_default(field, value):
-            fields[position] = _plain(value)
+            fields[key] = _plain(value)
     return fields
 
 
@@ -51,6 +60,21 @@ def _fields_of(cls: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ..
     if len(fields) >= KNOWN_KEYS:
         raise LocalWireError(f"{cls.__name__} has more than {KNOWN_KEYS - 1} fields")
     return fields
+
+
+@lru_cache(maxsize=256)
+def _keyed(cls: type[msgspec.Struct]) -> tuple[tuple[int, msgspec.structs.FieldInfo], ...]:
+    """The fields with their keys, which ascend."""
+    keyed = tuple((_grown_key(field) or at, field) for at, field in enumerate(_fields_of(cls), start=1))
+    keys = [key for key, _ in keyed]
+    if keys != sorted(set(keys)):
+        raise LocalWireError(f"the keys of {cls.__name__} do not ascend")
+    return keyed
+
+
+def _grown_key(field: msgspec.structs.FieldInfo) -> int:
+    metas = [one for one in getattr(field.type, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
+    return next((int(one.extra[GROWN]) for one in metas if one.extra and GROWN in one.extra), 0)
 
 
 def _is_default(field: msgspec.structs.FieldInfo, value: Any) -> bool:
@@ -90,10 +114,7 @@ def _by_name(cls: type[msgspec.Struct], fields: Any) -> dict[str, Any]:
 def _plan(cls: type[msgspec.Struct]) -> Plan:
     """How each key of the class is read."""
     hints = get_type_hints(cls)
-    return {
-        position: (field.name, _rename_for(hints[field.name]))
-        for position, field in enumerate(_fields_of(cls), start=1)
-    }
+    return {key: (field.name, _rename_for(hints[field.name])) for key, field in _keyed(cls)}
 
 
 def _rename_for(kind: Any) -> Rename:

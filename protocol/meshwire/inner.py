@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from meshwire import limits
+from meshwire.fields import grown
 from meshwire.numbers import U8, U32, FrameType, Message, Name, PublicKey, Sentence
 
 
@@ -78,13 +79,14 @@ class End(Message, frozen=True):
 
 
 class Fail(Message, frozen=True):
-    """The answer ends with an error."""
+    """The answer ends with an error. `estimate_s` is when a full node would have begun to answer, in seconds."""
 
     code: Name
     message: Sentence = ""
     hint: Sentence = ""
     retry_after_s: float | None = None
     param: Name = ""
+    estimate_s: Annotated[float | None, grown(64)] = None
 
 
 class Vector(Message, frozen=True):

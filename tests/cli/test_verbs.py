@@ -21,10 +21,11 @@ from meshnode.cli import exits, main, models, up
 from meshnode.cli.program import program
 from meshnode.control.models import Fit, Suggestion, remove_verb
 from meshnode.control.pull import pull_verb
+from meshnode.control.sharing import pause_verb, resume_verb
 from meshnode.control.status import status_verb
 from meshnode.errors import every_error
 from meshnode.models.store import ModelStore, Removed
-from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, Snapshot
+from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, SharingView, Snapshot
 from tests.api.fakes import END, FakeDoors, piece
 from tests.models.conftest import gguf_file
 
@@ -84,11 +85,20 @@ class FakeNode:
         self.asked.append(("rm", name, force))
         return Removed(name, 98_000_000)
 
+    def _pause(self, arguments):
+        self.asked.append(("pause", arguments.everything, arguments.for_s))
+        return SharingView(state="paused", why=("paused by its owner",), left_s=arguments.for_s or None)
+
+    async def _resume(self):
+        return SharingView(untold=("spare_idle_s",))
+
     async def _run(self):
         verbs = {
             "status": status_verb(lambda: self.snapshot),
             "pull": pull_verb(self._fetch),
             "rm": remove_verb(self._give_up),
+            "pause": pause_verb(self._pause),
+            "resume": resume_verb(self._resume),
             "join": self._join,
             "invite": self._invite,
         }
@@ -171,6 +181,19 @@ def test_an_invitation_is_a_line_to_paste(node, meshnode):
     assert lines_of(meshnode("invite", "--expires", "2h", "--json")) == [{"ticket": "mesh1abc"}]
     assert node.asked == [("invite", {"expires_s": 86_400}), ("invite", {"expires_s": 7200})]
     meshnode("invite", "--expires", "soon", code=exits.USAGE)
+
+
+def test_a_node_is_paused_and_resumed(node, meshnode):
+    assert meshnode("pause").stdout == "paused: paused by its owner\n"
+    assert "2 h" in meshnode("pause", "--all", "--for", "2h").stdout
+    assert node.asked == [("pause", False, 0), ("pause", True, 7200)]
+    assert lines_of(meshnode("pause", "--json"))[0]["why"] == ["paused by its owner"]
+    assert "accepting; this system does not tell what spare_idle_s needs" in meshnode("resume").stdout
+    meshnode("pause", "--for", "soon", code=exits.USAGE)
+    node.snapshot = Snapshot(
+        **{**node._fields(), "sharing": SharingView(state="paused", why=("on battery",))}
+    )
+    assert "paused: on battery" in meshnode("status").stdout
 
 
 def test_pull_shows_progress_and_resolves_paths(node, meshnode, tmp_path, monkeypatch):

@@ -5,9 +5,10 @@ import pytest
 
 from meshnode.mesh import ads, keyspace, vitals
 from meshnode.mesh.vitals import FLOOR_S, REFRESH_LATEST_S, REFRESH_S, Neighbour, Vitals, should_resign
-from meshnode.terms import ModelCard
+from meshnode.terms import ModelCard, Openness
 from meshnode.trust.weights import sign
 from meshwire.errors import LocalWireError, RemoteWireError
+from meshwire.fields import unpack_fields
 from meshwire.limits import RECORD_MAX
 from meshwire.records import RecordType, read_record
 from tests.mesh.cast import WALL_MS, Actor
@@ -105,6 +106,8 @@ def test_the_largest_ads_fit_a_record() -> None:
         free_memory_bytes=2**40,
         ads_version=WALL_MS,
         incarnation=2**32,
+        accepting=False,
+        admission=3,
     )
     assert len(published(ann, RecordType.NODE, ads.node_payload(largest))) <= RECORD_MAX
     assert len(published(ann, RecordType.VITALS, vitals.vitals_payload(full))) <= RECORD_MAX
@@ -161,6 +164,17 @@ def changed(**changes: object) -> Vitals:
 
 def test_the_first_vitals_are_signed() -> None:
     assert should_resign(None, BASE, now=0, last_signed=0, mesh_size=1)
+
+
+def test_how_much_a_node_takes_is_one_number_that_older_readers_ignore() -> None:
+    payload = vitals.vitals_payload(Vitals(accepting=False, admission=Openness.PAUSED_FOR_REMOTE))
+    assert payload == {8: False, 64: 2}
+    assert unpack_fields(Vitals, payload).openness is Openness.PAUSED_FOR_REMOTE
+    assert Vitals().openness is Openness.ACCEPTING
+    assert Vitals(admission=1).openness is Openness.DEPRIORITISED
+    assert Vitals(accepting=False).openness is Openness.PAUSED_FOR_REMOTE  # by an older node
+    assert Vitals(admission=77).openness is Openness.PAUSED  # by a newer one
+    assert resign(changed(admission=3), 3)
 
 
 def test_small_moves_are_not_worth_a_signature() -> None:

@@ -66,6 +66,7 @@ INNER: tuple[numbers.Message, ...] = (
     inner.BlobAsk(KEY),
     inner.BlobOffer(1_048_577, 1_048_576, KEY + KEY[::-1]),
     inner.BlobGet(1),
+    inner.Fail("busy", "Full.", "", 2.5, "", 7.5),
 )
 
 

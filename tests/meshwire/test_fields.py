@@ -1,7 +1,7 @@
 """Structs as maps: round trips, strict types, and room for growth."""
 
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwire.errors import RemoteWireError
-from meshwire.fields import pack_fields, unpack_fields
+from meshwire.errors import LocalWireError, RemoteWireError
+from meshwire.fields import grown, pack_fields, unpack_fields
 
 
 class Colour(IntEnum):
@@ -139,3 +139,35 @@ def test_a_missing_field_is_refused(missing: int) -> None:
 def test_only_a_map_is_a_struct(fields: Any) -> None:
     with pytest.raises(RemoteWireError):
         unpack_fields(Leaf, fields)
+
+
+class Grown(msgspec.Struct, frozen=True):
+    """A Leaf as a later version has it."""
+
+    key: bytes
+    weight: int = 0
+    shade: Annotated[int, grown(64)] = 0
+
+
+def test_a_field_that_came_later_is_ignored_by_older_readers() -> None:
+    fields = pack_fields(Grown(b"k", 1, 7))
+    assert fields == {1: b"k", 2: 1, 64: 7}
+    assert unpack_fields(Grown, fields) == Grown(b"k", 1, 7)
+    assert unpack_fields(Leaf, fields) == Leaf(b"k", 1)
+    assert unpack_fields(Grown, pack_fields(Leaf(b"k", 1))) == Grown(b"k", 1)
+    with pytest.raises(RemoteWireError):
+        unpack_fields(Grown, {1: b"k", 3: 7})  # its place is no key
+    with pytest.raises(RemoteWireError):
+        unpack_fields(Grown, {1: b"k", 64: "x"})
+
+
+def test_a_key_that_older_readers_would_refuse_is_no_key_for_growth() -> None:
+    with pytest.raises(LocalWireError):
+        grown(63)
+
+    class Twice(msgspec.Struct):
+        shade: Annotated[int, grown(64)] = 0
+        tint: Annotated[int, grown(64)] = 0
+
+    with pytest.raises(LocalWireError, match="ascend"):
+        pack_fields(Twice())

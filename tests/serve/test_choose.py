@@ -10,8 +10,9 @@ import trio
 
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
 from meshnode.errors import BadRequest, Busy, EngineFailed, MeshError, ModelNotFound, NoCandidate
+from meshnode.routing.admission import TOKENS_PER_SLOT
 from meshnode.serve.choose import NEWS_S, Chooser
-from meshnode.serve.local import QUEUE_PER_SLOT, Bench
+from meshnode.serve.local import Bench
 from meshnode.serve.scopes import Scopes
 from meshnode.terms import Candidate, Job, Place
 from tests.routing.offers import card, job, offer
@@ -135,15 +136,16 @@ async def test_a_full_queue_is_told_of_and_not_chosen() -> None:
     digest = scripted_card().digest
     async with stage.running(), trio.open_nursery() as nursery:
         await trio.sleep(0.1)
-        for _ in range(1 + QUEUE_PER_SLOT):
-            nursery.start_soon(hold, stage.bench, digest, job())
+        large = job(10**6, output_tokens=TOKENS_PER_SLOT // 8)
+        for _ in range(1 + 7):
+            nursery.start_soon(hold, stage.bench, digest, large)
         await trio.sleep(0.01)
-        with pytest.raises(Busy):
-            await stage.choose(job(place=Place.LOCAL))
         with pytest.raises(Busy) as caught:
-            await hold(stage.bench, digest, job())
-        assert caught.value.retry_after_s is not None
-        assert caught.value.retry_after_s >= 1
+            await stage.choose(job(10**6, place=Place.LOCAL, output_tokens=TOKENS_PER_SLOT // 8))
+        assert caught.value.retry_after_s == pytest.approx(10.24, abs=0.1)
+        with pytest.raises(Busy) as caught:
+            await hold(stage.bench, digest, large)
+        assert caught.value.retry_after_s == pytest.approx(10.24, abs=0.1)
         nursery.cancel_scope.cancel()
 
 

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from meshnode.errors import Interrupted, MeshError, Unreachable
+from meshnode.errors import Busy, EngineFailed, Interrupted, MeshError, ModelNotFound, Unreachable, Yielded
 from meshnode.serve.admit import Admission
 from meshnode.serve.course import HEAD_START_S
 from meshnode.serve.running import LinkLost, Silent
-from meshnode.serve.trial import ATTEMPTS, LOOKS
+from meshnode.serve.trial import ATTEMPTS, LOOKS, MOVES
 from meshnode.serve.walk import Walk
 from meshnode.terms import Answer, Candidate, Emitted, End, FinishReason, Job, Piece, Usage
 from tests.routing.offers import job, offer
@@ -257,3 +257,59 @@ async def test_whatever_happens_every_token_comes_once_and_one_thing_ends_it(see
         assert items[:-1] == [piece(index) for index in range(len(items) - 1)]
         assert isinstance(items[-1], End | MeshError)
         assert len(items) == tokens + 1 or not isinstance(items[-1], End)
+
+
+# --- A node that yields, which is no failure of it ---
+
+YIELDED = Yielded("its owner needs it", retry_after_s=30.0)
+
+
+async def test_an_answer_whose_node_yields_goes_on_elsewhere_at_once_and_from_its_tokens() -> None:
+    stage = Stage(Run(piece(0), YIELDED, back=[]), Run(piece(1), END))
+    items, took_s = await stage.ask()
+    assert items == WHOLE
+    assert stage.begun == [0, 1]
+    assert stage.jobs[1].resume == (0,)
+    assert took_s < 0.1
+    assert stage.runs[0].back == []  # nobody tried to come back to it
+
+
+async def test_nobody_looks_for_another_way_to_a_node_that_has_yielded() -> None:
+    stage = Stage(Run(piece(0), *[YIELDED] * 20, back=[piece(1), END]))
+    items, _ = await stage.ask()
+    assert isinstance(items[-1], Interrupted)
+    assert stage.runs[0].back == [piece(1), END]
+
+
+async def test_yielding_is_no_attempt_that_failed() -> None:
+    yields = [Run(piece(number), YIELDED) for number in range(ATTEMPTS + 2)]
+    stage = Stage(*yields, Run(piece(ATTEMPTS + 2), LOST), Run(piece(ATTEMPTS + 3), END), only_new=True)
+    items, _ = await stage.ask()
+    assert items == [*(piece(number) for number in range(ATTEMPTS + 4)), END]
+
+
+async def test_an_answer_moves_so_many_times_and_no_more() -> None:
+    stage = Stage(*(Run(piece(number), YIELDED) for number in range(30)), only_new=True)
+    items, _ = await stage.ask()
+    assert len(stage.begun) == 1 + MOVES + ATTEMPTS - 1
+    assert isinstance(items[-1], Interrupted)
+
+
+@pytest.mark.parametrize("refusal", [Busy("full"), ModelNotFound("not any more")])
+@pytest.mark.parametrize("end", [YIELDED, Unreachable("lost"), EngineFailed("crashed")])
+async def test_a_node_that_refuses_to_go_on_does_not_end_the_answer(
+    refusal: MeshError, end: MeshError
+) -> None:
+    stage = Stage(Run(piece(0), end), Run(refusal), Run(piece(1), END), only_new=True)
+    items, _ = await stage.ask()
+    assert items == WHOLE
+    assert stage.jobs[2].resume == (0,)
+    refusing = Stage(Run(piece(0), end), *(Run(refusal) for _ in range(20)), only_new=True)
+    items, _ = await refusing.ask()
+    assert isinstance(items[-1], Interrupted)
+
+
+async def test_a_node_that_yields_before_it_has_begun_is_only_the_first_choice() -> None:
+    stage = Stage(Run(YIELDED), Run(piece(0), piece(1), END))
+    items, _ = await stage.ask()
+    assert items == WHOLE

@@ -59,9 +59,10 @@ def named(name: str) -> Job:
 class Stage:
     """`link` leads to a node with a scripted engine."""
 
-    def __init__(self, link: Link, engine: ScriptedEngine, admission: Admission) -> None:
+    def __init__(self, link: Link, engine: ScriptedEngine, admission: Admission, bench: Bench) -> None:
         self.link = link
         self.engine = engine
+        self.bench = bench
         self.admission = admission
 
     async def run(self, job: Job = JOB) -> list[Emitted]:
@@ -91,7 +92,7 @@ async def stage() -> AsyncIterator[Stage]:
         await nursery.start(inbound.run)
         a, b = await world.line("a", "b")
         b.on_ask = inbound.serve  # type: ignore[method-assign]
-        yield Stage(a.up[0], engine, admission)
+        yield Stage(a.up[0], engine, admission, bench)
         nursery.cancel_scope.cancel()
 
 
@@ -121,7 +122,7 @@ async def test_leaving_while_waiting_for_a_slot_gives_the_place_back(stage: Stag
         await trio.sleep(0.1)
         async with run_on_link(stage.link, named("another")):
             await trio.sleep(0.1)
-            assert stage.engine.load.in_flight == 2
+            assert stage.bench.gate.load(stage.engine).in_flight == 2
         await trio.sleep(0.1)
         assert stage.engine.load.in_flight == stage.admission.taken == 1
 
