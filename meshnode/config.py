@@ -138,6 +138,26 @@ class Config(Sparing, frozen=True, kw_only=True):
     relay: Annotated[
         bool, Meta(description="Carry the sealed traffic of other nodes between each other.")
     ] = True
+    price_usd: Annotated[
+        float,
+        Meta(ge=0, le=1e6, description="What this node asks of others, in USD for a million answer tokens."),
+    ] = 0.0
+    usd_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e9,
+            description="How many seconds of waiting a USD is worth to this node's own requests.",
+        ),
+    ] = 3600.0
+    joule_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1e6,
+            description="How many seconds of waiting a joule is worth; 0 leaves energy out of account.",
+        ),
+    ] = 0.0
     advertise: Annotated[
         Texts,
         Meta(description="Addresses to tell others instead of those found on the machine, ws://HOST:PORT."),

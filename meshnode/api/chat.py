@@ -51,6 +51,8 @@ class Chat:
                 await exchange.refuse(answer)
                 return
             exchange.served_by(answer)
+            if completion.mesh is not None and completion.mesh.explain:
+                exchange.decided(self._doors.explain(jobs[0]))
             shapes = Shapes(jobs[0].id, created, answer.model, include_usage=completion.include_usage)
             if completion.stream:
                 await _Stream(exchange, shapes, len(jobs)).write(items)

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.routing.decision import DecisionView
 from meshnode.serve.running import Running
 from meshnode.terms import Job
 
@@ -22,6 +23,10 @@ class Doors(Protocol):
 
     def snapshot(self) -> Snapshot:
         """What the node looks like at this moment; instant, even while a model loads."""
+        ...
+
+    def explain(self, job: Job) -> DecisionView:
+        """The decision that was made for a job, or would be made now, with every reason."""
         ...
 
     def new_id(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+import msgspec
 import trio
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -14,11 +16,13 @@ from meshnode.api.errors import body_of, header_text, http_response, mesh_respon
 from meshnode.api.flow import Item
 from meshnode.api.sse import EventStream, event
 from meshnode.errors import Interrupted, MeshError
+from meshnode.routing.decision import DecisionView
 from meshnode.terms import Answer
 
 # Keys of the ASGI state: the server's shutdown event, and the connection of this request.
 CLOSING, TRANSPORT = "closing", "transport"
 RETRY_AFTER_SHUTDOWN_S = 5.0
+DECISION_BYTES_MAX = 6 * 1024
 
 
 class Exchange:
@@ -56,6 +60,14 @@ class Exchange:
         """From now on every response says who served it."""
         self._headers.update(_provenance(answer))
 
+    def decided(self, view: DecisionView) -> None:
+        """From now on every response says why it was served there; the last candidates go where it would be long."""
+        candidates = view.candidates
+        while len(text := _one_line(view)) > DECISION_BYTES_MAX and candidates:
+            candidates = candidates[: len(candidates) // 2]
+            view = msgspec.structs.replace(view, candidates=candidates)
+        self._headers["x-mesh-decision"] = text
+
     async def start(self) -> None:
         """Commit to a stream, once."""
         if not self.events.started:
@@ -90,6 +102,11 @@ class Exchange:
             await self._closing.wait()
             await self.events.between_writes()
             scope.cancel()
+
+
+def _one_line(view: DecisionView) -> str:
+    """The decision as JSON that a header can carry: names come from other machines."""
+    return json.dumps(msgspec.to_builtins(view), separators=(",", ":"))
 
 
 def _provenance(answer: Answer) -> Mapping[str, str]:

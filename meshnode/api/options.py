@@ -37,6 +37,7 @@ class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     residency: Annotated[tuple[Label, ...], Meta(max_length=16)] | None = None
     signed_by: Annotated[tuple[PublicKey, ...], Meta(max_length=16)] | None = None
     tenant: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    explain: bool | None = None
 
 
 def mesh_options(body: MeshOptions | None, headers: Iterable[tuple[str, str]]) -> MeshOptions:

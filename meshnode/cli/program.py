@@ -5,6 +5,7 @@ import click
 from meshnode.cli.join import join
 from meshnode.cli.models import models, pull, remove, show
 from meshnode.cli.query import invite, peers, status, version
+from meshnode.cli.route import route
 from meshnode.cli.run import run
 from meshnode.cli.sharing import pause, resume
 from meshnode.cli.trust import trust
@@ -34,6 +35,7 @@ for _command in (
     pause,
     resume,
     trust,
+    route,
     run,
     version,
 ):

@@ -93,6 +93,7 @@ class Peer:
             deprioritised=vitals.openness is Openness.DEPRIORITISED,
             ad_expired=self.vitals is None or self.ad is None,
             reachable=self.route is not None,
+            price_usd=model.price_usd,
         )
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import structlog
 import trio
 
 from meshnode.config import Config
 from meshnode.control import join as joining
-from meshnode.control.invite import EXPIRES_DEFAULT_S, invite, reachable_addresses
+from meshnode.control.invite import EXPIRES_DEFAULT_S, invite
 from meshnode.control.models import remove as remove_model
 from meshnode.errors import MeshError, NotAllowed, Unreachable
 from meshnode.identity import Identity, load_or_create_root
@@ -24,21 +23,24 @@ from meshnode.models.pull import OnProgress, PullProgress, pull
 from meshnode.models.signed import pull_signed
 from meshnode.models.store import ModelStore, Removed, StoredModel
 from meshnode.net.base import Network
+from meshnode.node.addresses import addresses_at
 from meshnode.node.asking import embedding_job, job_from, naming
 from meshnode.node.engines import Engines
+from meshnode.node.far import Far
 from meshnode.node.presence import Presence, World
 from meshnode.node.sharing import Sharing
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
 from meshnode.node.weights import Weights
 from meshnode.observe.snapshot import ModelView, Snapshot
-from meshnode.routing.plan import Plan
+from meshnode.routing.decision import DecisionView
+from meshnode.routing.score import Worth
 from meshnode.seams import Seams
 from meshnode.serve.admit import Admission
+from meshnode.serve.attended import attended
 from meshnode.serve.choose import Chooser
 from meshnode.serve.inbound import Inbound
 from meshnode.serve.local import Bench
-from meshnode.serve.remote import run_on_link
 from meshnode.serve.running import Running
 from meshnode.serve.scopes import Scopes
 from meshnode.serve.vectors import floats
@@ -92,13 +94,22 @@ class Node:
         self._present = trio.Event()
         self._one_join = trio.Lock()
         self._entry: Entry | None = None
-        admission = Admission()
+        admission, self._far = Admission(), Far(lambda: self.presence)
         self._chooser = Chooser(
-            identity.node, self.bench, seams.rng, self._candidates, self._vitals_seqs, self._look_up
+            identity.node,
+            self.bench,
+            seams.rng,
+            self._candidates,
+            self._vitals_seqs,
+            self._look_up,
+            reach=self._far.reach,
+            worth=Worth(config.usd_s, config.joule_s),
         )
-        self._walk = Walk(admission, self._chooser, self._run_on, self._answer_for)
+        self._walk = Walk(
+            admission, self._chooser, self._run_on, self._answer_for, self._chooser.router.budget
+        )
         self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
-        self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local)
+        self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local, identity.node)
         self._world = World(
             config,
             identity,
@@ -108,7 +119,7 @@ class Node:
             self.bench,
             inbound.serve,
             self._weights.serve,
-            self._addresses_at,
+            partial(addresses_at, config.mesh_host),
         )
 
     # --- What its owner can ask of it ---
@@ -138,9 +149,9 @@ class Node:
         """Run a job that is ready made."""
         return self._walk.ask(job)
 
-    def explain(self, job: Job) -> Plan:
-        """The decision that `run` would take now, with every reason."""
-        return self._chooser.plan(job)
+    def explain(self, job: Job) -> DecisionView:
+        """The decision that was taken for a job, or that `run` would take now, with every reason."""
+        return self._chooser.explain(job)
 
     def snapshot(self) -> Snapshot:
         """What the node looks like now."""
@@ -242,6 +253,7 @@ class Node:
             await nursery.start(self.engines.live)
             await nursery.start(self._inbound.run)
             nursery.start_soon(self.sharing.run)
+            await nursery.start(self._chooser.run)
             await nursery.start(self._stay_present, mesh, listen)
             task_status.started()
 
@@ -352,13 +364,9 @@ class Node:
             async with self.bench.run(candidate.card.digest, named, self.identity.node) as pieces:
                 yield pieces
             return
-        presence = self.presence
-        if presence is None:
-            raise Unreachable("The node is moving to another mesh.")
-        self._chooser.note_sent(candidate, job)
-        path = tuple(NodeId(node) for node in candidate.path)
-        link = await presence.circuits.reach(path)
-        async with run_on_link(link, named, partial(presence.another_way, path)) as pieces:
+        flight = self._chooser.sent(candidate, job)
+        held = self._chooser.held(candidate, job)
+        async with attended(self._far.run(candidate, named, held), flight) as pieces:
             yield pieces
 
     def _answer_for(self, candidate: Candidate) -> Answer:
@@ -390,11 +398,3 @@ class Node:
             started_at=self._started_at,
             sharing=self.sharing.view(),
         )
-
-    def _addresses_at(self, bound: str) -> tuple[str, ...]:
-        """The addresses of this machine for a listener at `bound`."""
-        if not bound.startswith("ws"):
-            return (bound,)
-        port = int(bound.rpartition(":")[2].rstrip("/"))
-        up = [name for name, stats in psutil.net_if_stats().items() if stats.isup]
-        return reachable_addresses(psutil.net_if_addrs(), up=up, host=self.config.mesh_host, port=port)

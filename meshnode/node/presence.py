@@ -150,6 +150,7 @@ class Presence:
             on_ads=self.dht.changed,
             on_signed=self.gossip.nudge,
             incarnation=incarnation,
+            price_usd=self._world.config.price_usd,
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

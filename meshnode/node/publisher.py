@@ -49,6 +49,7 @@ class Publisher:
         on_ads: Callable[[], None],
         on_signed: Callable[[], None],
         incarnation: int,
+        price_usd: float = 0.0,
     ) -> None:
         self._book = book
         self._signer = signer
@@ -60,6 +61,7 @@ class Publisher:
         self._on_ads = on_ads
         self._on_signed = on_signed
         self._incarnation = incarnation
+        self._price_usd = price_usd
         self._cards: dict[Engine, tuple[ModelCard, ...]] = {}
         self._signed_ads_at = -AD_REFRESH_S
         self._signed_ads: tuple[NodeAd, dict[str, ModelCard]] | None = None
@@ -121,7 +123,7 @@ class Publisher:
         self._signed_ads, self._signed_ads_at = ads, now
         self._sign(RecordType.NODE, node_payload(ads[0]), AD_TTL_MS)
         for card in ads[1].values():
-            self._sign(RecordType.MODEL, model_payload(model_ad(card)), AD_TTL_MS)
+            self._sign(RecordType.MODEL, model_payload(model_ad(card, price_usd=self._price_usd)), AD_TTL_MS)
         self._vitals = None  # they name the newest ad
         self._on_ads()
 

@@ -16,6 +16,7 @@ from meshnode.config import Config
 from meshnode.control.invite import EXPIRES_DEFAULT_S
 from meshnode.control.models import remove_verb
 from meshnode.control.pull import progress_event, pull_verb
+from meshnode.control.route import route_verb
 from meshnode.control.sharing import PauseArguments, pause_verb, resume_verb
 from meshnode.control.status import status_verb
 from meshnode.control.verbs import (
@@ -34,6 +35,7 @@ from meshnode.models.store import Removed, StoredModel
 from meshnode.node.node import Node
 from meshnode.node.opening import open_node
 from meshnode.observe.snapshot import EngineView, ModelView, SharingView, Snapshot
+from meshnode.routing.decision import DecisionView
 from meshnode.terms import Job
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -46,6 +48,7 @@ class NodeDoors:
         self._node = node
         self.ask: Callable[[Job], Any] = node.run
         self.snapshot: Callable[[], Snapshot] = node.snapshot
+        self.explain: Callable[[Job], DecisionView] = node.explain
         self.new_id: Callable[[], str] = node.new_id
         self.tenant_tag: Callable[[str], bytes] = node.scopes.tag
         self.wall: Callable[[], float] = node.seams.wall
@@ -106,6 +109,7 @@ def verbs_of(node: Node) -> dict[str, Verb]:
         "invite": partial(_invite, node),
         "join": partial(_join_verb, node),
         "pull": pull_verb(partial(_pull, node)),
+        "route": route_verb(node.explain),
         "rm": remove_verb(partial(_remove, node)),
         "pause": pause_verb(partial(_pause, node)),
         "resume": resume_verb(node.sharing.resume),

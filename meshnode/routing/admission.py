@@ -120,13 +120,15 @@ class Queue:
 
     # --- Coming, going, beginning ---
 
-    def enter(self, claim: Claim) -> tuple[Claim, ...]:
+    def enter(self, claim: Claim, kept: int = 0) -> tuple[Claim, ...]:
         """Take a claim into the line; raises Busy, with when to come back.
 
         Those who are given are out of it for that: where it is full, whoever has most in line has to make room for
-        one who would have less.
+        one who would have less. So many places are `kept` for others than whoever claims.
         """
         estimate = self._check_in_time(claim)
+        if kept and not self.takes_one_more(kept):
+            raise _busy("The queue is full.", self.retry_in_s(claim), estimate)
         dropped = self._make_room(claim, estimate)
         self._line(claim).add(self._path(claim), claim)
         return dropped
@@ -239,6 +241,11 @@ class Queue:
             line.remove(self._path(newest), newest)
             dropped.append(newest)
         return tuple(dropped)
+
+    def takes_one_more(self, kept: int) -> bool:
+        """Whether the line of others has a place beside those that are kept."""
+        line = self._lines[1]
+        return line.tokens < self.tokens_most and len(line) + kept < CLAIMS_MAX
 
     def has_room(self, claim: Claim) -> bool:
         """Whether the line is not full for a claim."""

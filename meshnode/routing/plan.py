@@ -5,16 +5,16 @@ serve, or when the next would start to answer much sooner; what was passed over 
 choice, since every figure here is an estimate.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from meshnode.errors import Busy, MeshError, ModelNotFound, NoCandidate
 from meshnode.routing import policy
 from meshnode.routing.policy import ModelWish, Reason
-from meshnode.routing.score import OwnSent, Score, capacity, score
+from meshnode.routing.score import NOTHING, Known, Score, Worth, capacity, score
 from meshnode.seams import Rng
-from meshnode.terms import Candidate, Job, Trust
+from meshnode.terms import Candidate, Job, Trust, Wish
 from meshwire.ids import to_text
 
 PATIENCE_S = 2.0  # a first token within this is never worth another rung
@@ -38,6 +38,7 @@ class Choice:
     candidate: Candidate
     score: Score
     rung: Rung
+    known: Known = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,6 @@ class Plan:
     choices: tuple[Choice, ...]
     rejected: tuple[Rejected, ...]
 
-    def explain(self) -> str:
-        """The decision for people to read, one candidate a line."""
-        lines = [f"model: {self.wanted or policy.AUTO}"]
-        lines += [_explain_choice(place, choice) for place, choice in enumerate(self.choices, start=1)]
-        lines += [f" -  {_who(one.candidate)}: {one.reason}" for one in self.rejected]
-        return "\n".join(lines)
-
     def refusal(self) -> MeshError:
         """The error for a request that has no choice (left): what is in the way, and what to do."""
         return _refusal(self.wanted, [one for one in self.rejected if one.reason is not Reason.MODEL])
@@ -74,33 +68,42 @@ def make_plan(
     *,
     tried: policy.Tried = (),
     counted_tokens: int = 0,
-    own_sent: OwnSent | None = None,
+    known_of: Callable[[Candidate], Known] = lambda _candidate: NOTHING,
+    worth: Worth = Worth(),  # noqa: B008 - frozen
     rng: Rng | None = None,
 ) -> Plan:
     """Decide who serves a job.
 
     `tried` holds (node, weights digest) pairs that have failed already; `counted_tokens` what a worker has
-    counted, after it refused the job as too long. With `rng`, the best of two drawn by capacity goes first on
+    counted, after it refused the job as too long; `known_of` tells what this node itself knows of a candidate,
+    `worth` what money and energy are worth. With `rng`, the best of two drawn by capacity goes first on
     each rung of peers instead of the best of all: many nodes that read the same old figures and all took the
     best would herd. Without, the plan is the same each time, as an explanation wants.
     """
     model = policy.parse_model(job.wish.model)
     chosen: list[Choice] = []
+    left_alone: list[Choice] = []
     rejected: list[Rejected] = []
     for candidate in candidates:
         reason = policy.reject(candidate, job.wish, model, tried=tried, counted_tokens=counted_tokens)
-        if reason is None:
-            chosen.append(_choice(candidate, job, model, own_sent))
-        else:
+        known = known_of(candidate) if reason is None else NOTHING
+        if reason is not None:
             rejected.append(Rejected(candidate, reason))
+            continue
+        choice = choice_of(candidate, job.wish, model, known, worth)
+        (left_alone if known.open else chosen).append(choice)
+    if not chosen:  # who fails at once may be tried where there is nobody else; who hangs may not
+        chosen = [choice for choice in left_alone if not choice.known.silent]
+    rejected += [Rejected(one.candidate, Reason.BREAKER) for one in left_alone if one not in chosen]
     rungs = [_ordered(chosen, rung, rng) for rung in Rung]
     ladder = _climb([rung for rung in rungs if rung], job.deadline_ms / 1000)
     return Plan(job.wish.model, tuple(choice for rung in ladder for choice in rung), tuple(rejected))
 
 
-def _choice(candidate: Candidate, job: Job, model: ModelWish, own_sent: OwnSent | None) -> Choice:
-    cost = score(candidate, job.wish, auto=model.auto, own_sent=own_sent)
-    return Choice(candidate, cost, _rung(candidate))
+def choice_of(candidate: Candidate, wish: Wish, model: ModelWish, known: Known, worth: Worth) -> Choice:
+    """A candidate that may serve, with its score."""
+    cost = score(candidate, wish, auto=model.auto, known=known, worth=worth)
+    return Choice(candidate, cost, _rung(candidate), known)
 
 
 def _rung(candidate: Candidate) -> Rung:
@@ -111,15 +114,16 @@ def _rung(candidate: Candidate) -> Rung:
 
 def _ordered(choices: Iterable[Choice], rung: Rung, rng: Rng | None) -> list[Choice]:
     """The choices on one rung, least cost first; among peers, the better of two drawn by lot before all."""
-    ranked = sorted((choice for choice in choices if choice.rung is rung), key=_cost)
+    ranked = sorted((choice for choice in choices if choice.rung is rung), key=cost_of)
     if rng is None or rung is Rung.LOCAL or len(ranked) < 3:
         return ranked
-    weights = [capacity(choice.candidate.card) for choice in ranked]
+    weights = [capacity(choice.candidate.card, choice.known) for choice in ranked]
     drawn = rng.choices(range(len(ranked)), weights, k=2)
     return [ranked.pop(min(drawn)), *ranked]
 
 
-def _cost(choice: Choice) -> tuple[float, bytes, bytes]:
+def cost_of(choice: Choice) -> tuple[float, bytes, bytes]:
+    """What choices are ordered by: U, and then the ids, so that equal facts make equal plans."""
     return choice.score.total_s, choice.candidate.node, choice.candidate.card.digest
 
 
@@ -154,18 +158,12 @@ def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
         )
     reasons = "; ".join(f"{_who(one.candidate)}: {one.reason}" for one in there)
     message = f"No node may serve {name!r}: {reasons}."
-    if any(one.reason is Reason.BUSY for one in there):
-        known = [one.candidate.retry_after_s for one in there if one.reason is Reason.BUSY]
+    busy = [one for one in there if one.reason in (Reason.BUSY, Reason.BREAKER)]
+    if busy:
+        known = [one.candidate.retry_after_s for one in busy]
         retry_after_s = min((after for after in known if after is not None), default=RETRY_S)
         return Busy(message, hint="Try again shortly.", retry_after_s=retry_after_s)
     return NoCandidate(message, hint="Loosen the request, or trust or add a node that fits it.")
-
-
-def _explain_choice(place: int, choice: Choice) -> str:
-    cost = choice.score
-    terms = f"rtt {cost.rtt_s:.3f} + wait {cost.wait_s:.3f} + prefill {cost.prefill_s:.3f}"
-    terms += f" + decode {cost.decode_s:.3f} + preference {cost.preference_s:.3f}"
-    return f"{place:2}. {_who(choice.candidate)}, {choice.rung}: {cost.total_s:.3f} s = {terms}"
 
 
 def _who(candidate: Candidate) -> str:

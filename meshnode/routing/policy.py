@@ -29,6 +29,7 @@ class Reason(StrEnum):
     EXPIRED = "its ad or vitals have expired"
     UNREACHABLE = "no path to it is known"
     HOPS = "farther than a route may go"
+    BREAKER = "failed lately, and is left alone for a while"
     BUSY = "takes no work now"
 
 

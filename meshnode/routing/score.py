@@ -1,13 +1,12 @@
 """What a candidate costs, in seconds. Measured and advertised speeds in, one number and its terms out.
 
-U = rtt + wait + prefill + decode, where wait = (queued prefill + own sent since) / prompt speed
-+ queued decode / generation speed. For a request that leaves the model open, a preference for better models
-is a term too.
+U = rtt + wait + prefill + decode + price + energy. The wait is for the prompts that are to be read before this
+one and, where every slot is taken, for the answers that must end first. For a request that leaves the model open,
+a preference for better models is a term too. What this node has seen itself outweighs what a peer says.
 """
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshnode.terms import Candidate, ModelCard, Wish
@@ -20,14 +19,46 @@ QUALITY_PER_DOUBLING_S = 2.0  # how long a caller who leaves the model open wait
 QUALITY_PER_TIER_S = 0.5
 QUALITY_BASE_PARAMETERS = 1e8
 DEPRIORITISED_S = 2.0  # how much longer it may take elsewhere before a node is asked that would rather not
-SENT_MEMORY_S = 30.0
-SENT_MAX = 4096
+USD_TOKENS = 1e6  # prices are for so many tokens of answers
 
 _SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([kmbt])")
 _SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
-OwnSent = Mapping[tuple[bytes, bytes], int]
-"""Prompt tokens sent to (node, weights digest) that its vitals do not show yet."""
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What money and energy are worth to the owner, in seconds of waiting: for a dollar, and for a joule."""
+
+    usd_s: float = 0.0
+    joule_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What this node itself knows of a candidate, besides what that says of itself.
+
+    `sent`, `sent_prefill` and `sent_decode` are requests, prompt and answer tokens that went there and that its
+    queue figures cannot show; `prompt_tps` and `generate_tps` are measured for one sequence, 0 before any was;
+    `matched_prefix` is how many tokens of this prompt went there before; `open` means that its breaker lets nothing
+    through, `silent` that it did not even fail when it was tried last; `share` is how much of its capacity to count
+    on, below 1 when it has just recovered; `proven` whether anything was measured lately; `first_token_s` is what it
+    itself estimated, round trip apart.
+    """
+
+    sent: int = 0
+    sent_prefill: int = 0
+    sent_decode: int = 0
+    prompt_tps: float = 0.0
+    generate_tps: float = 0.0
+    matched_prefix: int = 0
+    open: bool = False
+    silent: bool = False
+    share: float = 1.0
+    proven: bool = False
+    first_token_s: float = 0.0
+
+
+NOTHING = Known()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +69,8 @@ class Score:
     wait_s: float
     prefill_s: float
     decode_s: float
+    price_s: float = 0.0
+    energy_s: float = 0.0
     preference_s: float = 0.0
 
     @property
@@ -47,41 +80,70 @@ class Score:
 
     @property
     def total_s(self) -> float:
-        """U: the estimated time to the last token, and the preference."""
-        return self.first_token_s + self.decode_s + self.preference_s
+        """U: the estimated time to the last token, what it costs, and the preference."""
+        return self.first_token_s + self.decode_s + self.price_s + self.energy_s + self.preference_s
 
 
-def score(candidate: Candidate, wish: Wish, *, auto: bool = False, own_sent: OwnSent | None = None) -> Score:
+def score(
+    candidate: Candidate,
+    wish: Wish,
+    *,
+    auto: bool = False,
+    known: Known = NOTHING,
+    worth: Worth = Worth(),
+) -> Score:
     """What it would cost to run this request there."""
     card = candidate.card
-    prompt_tps = card.prompt_tps or PROMPT_TPS_UNKNOWN
-    generate_tps = card.generate_tps or GENERATE_TPS_UNKNOWN
-    unseen = (own_sent or {}).get((candidate.node, card.digest), 0)
+    prompt_tps = known.prompt_tps or card.prompt_tps or PROMPT_TPS_UNKNOWN
+    generate_tps = known.generate_tps or card.generate_tps or GENERATE_TPS_UNKNOWN
+    in_flight = candidate.in_flight + known.sent
+    prefill_s = max(0, wish.prompt_tokens - known.matched_prefix) / prompt_tps
+    wait_s = (candidate.queued_prefill + known.sent_prefill) / prompt_tps
+    wait_s += slot_wait_tokens(card, in_flight, candidate.queued_decode + known.sent_decode) / generate_tps
+    decode_s = wish.output_tokens * crowding(card, in_flight) / generate_tps
     return Score(
         rtt_s=_rtt_s(candidate),
-        wait_s=(candidate.queued_prefill + unseen) / prompt_tps + candidate.queued_decode / generate_tps,
-        prefill_s=wish.prompt_tokens / prompt_tps,
-        decode_s=wish.output_tokens / speed_beside(card, candidate.in_flight),
+        wait_s=max(wait_s, known.first_token_s - prefill_s),
+        prefill_s=prefill_s,
+        decode_s=decode_s,
+        price_s=worth.usd_s * candidate.price_usd * wish.output_tokens / USD_TOKENS,
+        energy_s=worth.joule_s * card.watts * (prefill_s + decode_s) if worth.joule_s else 0.0,
         preference_s=_tightness_s(card, wish)
         + (DEPRIORITISED_S if candidate.deprioritised else 0.0)
         - (quality_s(card) if auto else 0.0),
     )
 
 
-def speed_beside(card: ModelCard, in_flight: int) -> float:
-    """Tokens per second for one more sequence beside those that run.
+def slot_wait_tokens(card: ModelCard, in_flight: int, queued_decode: int) -> float:
+    """Answer tokens that one sequence alone could write until a slot is free for one more.
+
+    With a free slot nobody waits. Else as many answers must end as there are runs too many, and all slots
+    together write `batch_gain` times as fast as one.
+    """
+    running = max(in_flight, 1)
+    too_many = max(0, running - max(card.slots, 1) + 1)
+    return queued_decode * too_many / running / max(card.batch_gain, 1.0)
+
+
+def crowding(card: ModelCard, in_flight: int) -> float:
+    """How many times slower one more sequence is, beside those that run, than it would be alone.
 
     The total grows from the speed of one sequence to `batch_gain` times that with all slots busy.
     """
-    single = card.generate_tps or GENERATE_TPS_UNKNOWN
     batch = min(in_flight + 1, max(card.slots, 1))
     share = (batch - 1) / (card.slots - 1) if card.slots > 1 else 0.0
-    return single * (1 + (card.batch_gain - 1) * share) / batch
+    return batch / (1 + (card.batch_gain - 1) * share)
 
 
-def capacity(card: ModelCard) -> float:
+def speed_beside(card: ModelCard, in_flight: int) -> float:
+    """Tokens per second for one more sequence beside those that run."""
+    return (card.generate_tps or GENERATE_TPS_UNKNOWN) / crowding(card, in_flight)
+
+
+def capacity(card: ModelCard, known: Known = NOTHING) -> float:
     """Tokens per second with all slots busy: the weight of a node when one is drawn by lot."""
-    return (card.generate_tps or GENERATE_TPS_UNKNOWN) * max(card.batch_gain, 1.0)
+    generate_tps = known.generate_tps or card.generate_tps or GENERATE_TPS_UNKNOWN
+    return generate_tps * max(card.batch_gain, 1.0) * known.share
 
 
 def quality_s(card: ModelCard) -> float:
@@ -97,34 +159,6 @@ def parameters(size: str) -> float:
         return QUALITY_BASE_PARAMETERS
     experts, number, unit = match.groups()
     return int(experts or 1) * float(number) * _SCALE[unit]
-
-
-class SentLedger:
-    """What this node has sent to others since their vitals last told: old news makes herds."""
-
-    def __init__(self) -> None:
-        self._sent: dict[tuple[bytes, bytes], list[tuple[float, int, int]]] = {}
-
-    def note(self, node: bytes, digest: bytes, tokens: int, *, vitals_seq: int, now: float) -> None:
-        """A request with that many prompt tokens went out, when the node's vitals were at this seq."""
-        self._forget(now)
-        if len(self._sent) < SENT_MAX:
-            self._sent.setdefault((node, digest), []).append((now, vitals_seq, tokens))
-
-    def since(self, vitals_seqs: Mapping[bytes, int], now: float) -> dict[tuple[bytes, bytes], int]:
-        """Tokens sent to each that its current vitals cannot show, given the seq of each node's vitals."""
-        self._forget(now)
-        return {
-            key: sum(tokens for _, seq, tokens in entries if seq >= vitals_seqs.get(key[0], 0))
-            for key, entries in self._sent.items()
-        }
-
-    def _forget(self, now: float) -> None:
-        fresh = {
-            key: [entry for entry in entries if now - entry[0] < SENT_MEMORY_S]
-            for key, entries in self._sent.items()
-        }
-        self._sent = {key: entries for key, entries in fresh.items() if entries}
 
 
 def _rtt_s(candidate: Candidate) -> float:

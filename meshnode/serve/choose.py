@@ -1,21 +1,27 @@
 """The step that decides: facts about this node and the others become candidates, and routing orders them."""
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from meshnode.engine.base import Engine
 from meshnode.errors import BadRequest, ModelNotFound
-from meshnode.routing.plan import Plan, make_plan
+from meshnode.routing.decision import Decision, DecisionView
+from meshnode.routing.plan import Plan
 from meshnode.routing.policy import Reason, parse_model
-from meshnode.routing.score import SentLedger
+from meshnode.routing.probing import Reply
+from meshnode.routing.router import Flight, Router
+from meshnode.routing.score import Worth
 from meshnode.seams import Rng
 from meshnode.serve.local import Bench
 from meshnode.serve.needs import with_needs
+from meshnode.serve.probing import Held, Prober, Reach
 from meshnode.terms import Candidate, Job, ModelCard, Place, Trust
 
 NEWS_S = 3.0  # vitals are signed again every 2 s at most, and take a round of gossip to come
 LOOK_EVERY_S = 0.05
+DECISIONS_MAX = 1024  # that are remembered until somebody asks why
 PASSING = (Reason.UNREACHABLE, Reason.HOPS, Reason.EXPIRED)
 ChooseLocal = Callable[[Job], ModelCard]
 
@@ -24,7 +30,8 @@ class Chooser:
     """Makes the plan for each request.
 
     `remote` gives what the other nodes offer now, `vitals_seqs` which state of their queues that was;
-    `look_up` asks the DHT for providers of a model family, which `remote` then gives too.
+    `look_up` asks the DHT for providers of a model family, which `remote` then gives too; `reach` gives the link over
+    which a candidate is asked how it is, if at all. `router` is what was learnt on the way.
     """
 
     def __init__(
@@ -35,14 +42,25 @@ class Chooser:
         remote: Callable[[], list[Candidate]],
         vitals_seqs: Callable[[], dict[bytes, int]],
         look_up: Callable[[str], Awaitable[None]],
+        *,
+        reach: Reach | None = None,
+        worth: Worth | None = None,
     ) -> None:
         self._node = node
         self._bench = bench
-        self._rng = rng
         self._remote = remote
         self._vitals_seqs = vitals_seqs
         self._look_up = look_up
-        self._sent = SentLedger()
+        self.router = Router(rng, worth or Worth())
+        self.prober = Prober(reach, self._note) if reach is not None else None
+        self._decisions: OrderedDict[str, Decision] = OrderedDict()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Where the questions to candidates live, until cancelled."""
+        if self.prober is None:
+            task_status.started()
+        else:
+            await self.prober.run(task_status)
 
     async def __call__(self, job: Job) -> tuple[Candidate, ...]:
         """The candidates for a job, best first; raises ModelNotFound, NoCandidate or Busy.
@@ -58,7 +76,40 @@ class Chooser:
             plan = self.plan(job)
         if not plan.choices:
             raise plan.refusal()
-        return tuple(choice.candidate for choice in plan.choices)
+        decision = await self._decided(plan, job)
+        self._remember(job, decision)
+        return tuple(choice.candidate for choice in decision.choices)
+
+    async def _decided(self, plan: Plan, job: Job) -> Decision:
+        """The order in which to try, after some of them were asked how they are."""
+        if self.prober is None:
+            return Decision(plan, plan.choices)
+        asking = self.router.asking(plan, job, trio.current_time())
+        if asking.asked:
+            await self.prober.ask(asking, job)
+        return asking.decision()
+
+    def _remember(self, job: Job, decision: Decision) -> None:
+        self._decisions.pop(job.id, None)
+        while len(self._decisions) >= DECISIONS_MAX:
+            self._decisions.popitem(last=False)
+        self._decisions[job.id] = decision
+
+    def explain(self, job: Job) -> DecisionView:
+        """The decision that was made for a job, or else the one that would be made now without asking anybody."""
+        decision = self._decisions.get(job.id)
+        if decision is None:
+            plan = self.plan(job, by_lot=False)
+            decision = Decision(plan, plan.choices)
+        return decision.view()
+
+    def _note(self, candidate: Candidate, reply: Reply | None) -> None:
+        """A candidate said how it is, or could not be asked."""
+        now = trio.current_time()
+        if reply is None:
+            self.router.failed(candidate, now)
+        else:
+            self.router.heard(candidate, reply, self._vitals_seqs(), now)
 
     async def _plan_with_patience(self, job: Job) -> Plan:
         """A plan, waiting a little for the way to a node whose ad has come but not its neighbours' vitals yet."""
@@ -69,22 +120,21 @@ class Chooser:
                 plan = self.plan(job)
         return plan
 
-    def plan(self, job: Job) -> Plan:
-        """The decision and its reasons, as things are now."""
-        own_sent = self._sent.since(self._vitals_seqs(), trio.current_time())
-        return make_plan(
-            with_needs(job), [*self._local(job), *self._remote()], own_sent=own_sent, rng=self._rng
-        )
+    def plan(self, job: Job, *, by_lot: bool = True) -> Plan:
+        """The decision and its reasons, as things are now; without `by_lot` it is the same each time."""
+        candidates, now = [*self._local(job), *self._remote()], trio.current_time()
+        return self.router.plan(with_needs(job), candidates, self._vitals_seqs(), now, by_lot=by_lot)
 
-    def note_sent(self, candidate: Candidate, job: Job) -> None:
-        """Remember what went to a peer, which its gossiped queue cannot show yet."""
-        self._sent.note(
-            candidate.node,
-            candidate.card.digest,
-            job.wish.prompt_tokens,
-            vitals_seq=self._vitals_seqs().get(candidate.node, 0),
-            now=trio.current_time(),
-        )
+    def held(self, candidate: Candidate, job: Job) -> Held | None:
+        """The stream on which a candidate keeps a place for a job, if it does; whoever takes it closes it."""
+        return self.prober.take(job, candidate) if self.prober is not None else None
+
+    def sent(self, candidate: Candidate, job: Job) -> Flight:
+        """A job goes to a peer now; what becomes of it is to be told to the flight."""
+        decision = self._decisions.get(job.id)
+        choice = decision.choice_of(candidate) if decision is not None else None
+        now, seqs = trio.current_time(), self._vitals_seqs()
+        return self.router.sent(choice or self.router.choice(candidate, job, seqs, now), job, seqs, now)
 
     def local(self, job: Job) -> ModelCard:
         """The model of this node that a peer's job means; raises ModelNotFound, BadRequest."""

@@ -152,6 +152,10 @@ class Gate:
         claim = claim_of(job, card, queue.lengths, origin=b"", others=False)
         return None if queue.has_room(claim) else queue.retry_in_s(claim)
 
+    def has_room_for_others(self, engine: Engine, kept: int) -> bool:
+        """Whether one more job of others would be taken into the line, with so many places that are kept."""
+        return self._set.takes_others and self._queue(engine).takes_one_more(kept)
+
     # --- The places ---
 
     @asynccontextmanager
@@ -163,16 +167,18 @@ class Gate:
         origin: bytes,
         *,
         others: bool,
+        kept: int = 0,
         on_end: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Place]:
         """A slot of the engine for a job, waited for in its turn; raises Busy instead of a wait that is too long.
 
-        `on_end` hears that the place is given up, in case whoever has it is busy with something else than waiting.
+        So many places are `kept` for other nodes than the one that asks. `on_end` hears that the place is given up,
+        in case whoever has it is busy with something else than waiting.
         """
         self.check_open(others=others)
         queue = self._queue(engine)
         claim = claim_of(job, card, queue.lengths, origin=origin, others=others)
-        for dropped in queue.enter(claim):
+        for dropped in queue.enter(claim, kept):
             self._places[dropped].end(self._dropped(queue, dropped))
         place = self._places[claim] = Place(claim, on_end)
         try:

@@ -3,13 +3,15 @@
 The run is no part of the link: where that is lost, it goes on for a while, and its asker may come back for the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import msgspec
 import structlog
 import trio
 
+from meshnode.engine.base import Load
 from meshnode.errors import BadRequest, EngineFailed, MeshError, ModelNotFound, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.serve.admit import Admission
@@ -18,6 +20,8 @@ from meshnode.serve.emitting import write
 from meshnode.serve.gate import yielded
 from meshnode.serve.local import Bench
 from meshnode.serve.packing import unpack_job
+from meshnode.serve.places import Places
+from meshnode.serve.probed import answer_probe
 from meshnode.serve.remote import failure, request_of, send_failure
 from meshnode.serve.replay import Delivery
 from meshnode.terms import Emitted, End, Job, ModelCard, Privacy, Progress
@@ -29,6 +33,8 @@ from meshwire.limits import REPLAYS_PER_KEY, REPLAYS_TOTAL
 ASK_WITHIN_S = 10.0
 ACCEPTED = encode_inner(inner.Answer(""))  # what is run has been told before
 YIELD_S = 0.25  # that a run has to end between two pieces; one that is stuck in its writing is ended after it
+WAITING = encode_inner(inner.Progress(0, 0))
+LIFE_EVERY_S = 3.0
 INTERNAL = "Something went wrong inside the node that served this."
 log = structlog.get_logger("meshnode.serve")
 Asked = tuple[bytes, bytes]  # by the node with this key, under this request id
@@ -37,7 +43,9 @@ Asked = tuple[bytes, bytes]  # by the node with this key, under this request id
 class Inbound:
     """Serves the asks of peers on this node's own engines, while `run` runs."""
 
-    def __init__(self, admission: Admission, bench: Bench, choose_local: ChooseLocal) -> None:
+    def __init__(
+        self, admission: Admission, bench: Bench, choose_local: ChooseLocal, own: bytes = b""
+    ) -> None:
         self._admission = admission
         self._bench = bench
         self._choose_local = choose_local
@@ -45,6 +53,9 @@ class Inbound:
         self._making: dict[trio.CancelScope, None] = {}
         bench.gate.watch(self._on_gate)
         self._nursery: trio.Nursery | None = None
+        self._own = own
+        self._places = Places()
+        bench.kept_for_others = self._kept_for_others
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Where the runs live, until cancelled."""
@@ -59,7 +70,7 @@ class Inbound:
     async def serve(self, link: Link, stream: Stream, opening: messages.Open) -> None:
         """Answer one ask, or go on with one; the asker's reset cancels the run at once."""
         try:
-            asked = await _read_asked(stream)
+            asked = await self._read_asked(link, stream)
             if isinstance(asked, inner.Reattach):
                 delivery = self._attached(link, stream, asked)
             else:
@@ -69,7 +80,30 @@ class Inbound:
             log.info("ask failed", origin=link.name, code=error.code)
             await send_failure(stream, error)
         except StreamLost as error:
-            log.info("asker left", origin=link.name, code=error.code.name)
+            log.debug("asker left", origin=link.name, code=error.code.name)
+
+    async def _read_asked(self, link: Link, stream: Stream) -> inner.Ask | inner.Reattach:
+        """What is asked for, after the question how this node is, if that comes first."""
+        message = await _read_first(stream)
+        if isinstance(message, inner.Probe):
+            answer, place = answer_probe(self._bench, self._places, link.node, message, link.rtt_ms)
+            try:
+                await stream.send_message(answer)
+                asked = await _read_first(stream)
+            finally:
+                if place is not None:
+                    self._places.free(link.node, message.digest, place)
+            if isinstance(asked, inner.Ask):
+                return asked
+        elif message is not None:
+            return message
+        raise BadRequest("A stream for an ask carries exactly one Ask or Reattach, at once.")
+
+    def _kept_for_others(self, digest: bytes, origin: bytes) -> int:
+        """Places that count for the jobs of a node; for this node's own none does."""
+        if origin == self._own:
+            return 0
+        return self._places.held(digest, origin, trio.current_time()).requests
 
     # --- Which runs there are ---
 
@@ -151,12 +185,35 @@ class Inbound:
         """Run a job; its end, which is told once the run has been left."""
         card = await self._card(job)
         self._bench.check_open(card.digest)
-        async with self._bench.run(card.digest, job, origin, others=True, on_end=on_end) as pieces:
-            async for emitted in pieces:
-                if isinstance(emitted, End):
-                    return emitted
-                await _put(delivery, emitted)
+        with self._showing_life(delivery, card.digest) as life:
+            async with self._bench.run(card.digest, job, origin, others=True, on_end=on_end) as pieces:
+                async for emitted in pieces:
+                    life.cancel()
+                    if isinstance(emitted, End):
+                        return emitted
+                    await _put(delivery, emitted)
         raise EngineFailed("The engine stopped without ending the answer.")
+
+    @contextmanager
+    def _showing_life(self, delivery: Delivery, digest: bytes) -> Iterator[trio.CancelScope]:
+        """Tell the asker from time to time that its turn comes, as long as the engine works, until cancelled."""
+        scope = trio.CancelScope()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._show_life, delivery, digest, scope)
+        try:
+            yield scope
+        finally:
+            scope.cancel()
+
+    async def _show_life(self, delivery: Delivery, digest: bytes, scope: trio.CancelScope) -> None:
+        with scope:
+            before = None
+            while (engine := self._bench.engine_for(digest)) is not None:
+                load = self._bench.gate.load(engine)
+                if before is not None and _works(before, load):
+                    await delivery.tell(WAITING)
+                before = load
+                await trio.sleep(LIFE_EVERY_S)
 
     async def _card(self, job: Job) -> ModelCard:
         """The model of this node that the job means; an engine that restarts, and is still advertised, is
@@ -175,6 +232,15 @@ def _end_soon(scope: trio.CancelScope) -> None:
     scope.deadline = min(scope.deadline, trio.current_time() + YIELD_S)
 
 
+def _works(before: Load, after: Load) -> bool:
+    """Whether something was done between two looks: what only came in makes all of it grow."""
+    return (
+        after.in_flight < before.in_flight
+        or after.queued_prefill < before.queued_prefill
+        or after.queued_decode < before.queued_decode
+    )
+
+
 async def _put(delivery: Delivery, emitted: Emitted) -> None:
     encoded = tuple(encode_inner(message) for message in write(emitted))
     if isinstance(emitted, Progress):
@@ -187,12 +253,13 @@ async def _put_failure(delivery: Delivery, error: MeshError) -> None:
     await delivery.put((encode_inner(failure(error)),), last=True)
 
 
-async def _read_asked(stream: Stream) -> inner.Ask | inner.Reattach:
+async def _read_first(stream: Stream) -> inner.Probe | inner.Ask | inner.Reattach | None:
+    """What a stream begins with; None where nothing comes in time, or nothing that belongs there."""
     with trio.move_on_after(ASK_WITHIN_S):
         message = await stream.receive_message()
-        if isinstance(message, inner.Ask | inner.Reattach):
+        if isinstance(message, inner.Probe | inner.Ask | inner.Reattach):
             return message
-    raise BadRequest("A stream for an ask carries exactly one Ask or Reattach, at once.")
+    return None
 
 
 def _checked(packed: bytes, clear_ms: int) -> Job:

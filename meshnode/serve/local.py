@@ -18,7 +18,8 @@ class Bench:
 
     `scopes` keeps apart those who must not learn of each other's prompts. Engines that are not contained work
     for other nodes only if `allow_unsandboxed` says so. Of each engine's slots `owner_slots` are this node's own;
-    `gate` lets jobs through to the engines.
+    `gate` lets jobs through to the engines. `kept_for_others` tells how many places of a model are kept for others
+    than the node that asks.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Bench:
         self._scopes = scopes
         self._allow_unsandboxed = allow_unsandboxed
         self._expected: dict[Engine, str] = {}
+        self.kept_for_others: Callable[[bytes, bytes], int] = lambda _digest, _origin: 0
         self._changed = trio.Event()
         self._watchers: list[Callable[[], None]] = []
         for engine in engines:
@@ -145,8 +147,9 @@ class Bench:
         engine = await self.ready_engine(digest)
         card = next(card for card in engine.cards if card.digest == digest)
         scope = self._scopes.of(origin, job)
+        kept = self.kept_for_others(digest, origin) if others else 0
         async with (
-            self.gate.place(engine, card, job, origin, others=others, on_end=on_end) as place,
+            self.gate.place(engine, card, job, origin, others=others, kept=kept, on_end=on_end) as place,
             engine.run(job, scope) as pieces,
         ):
             yield place.through(pieces)

@@ -24,15 +24,21 @@ AnotherWay = Callable[[Link], Awaitable[Link]]
 
 @asynccontextmanager
 async def run_on_link(
-    link: Link, job: Job, another_way: AnotherWay | None = None
+    link: Link, job: Job, another_way: AnotherWay | None = None, stream: Stream | None = None
 ) -> AsyncIterator[AsyncIterator[Emitted]]:
     """Run a job at the link's other end; leaving the context early cancels it there.
 
     Raises BadRequest when the job is too large to send, Unreachable when the link is lost; the iterator
-    raises whatever error the other end reports. With `another_way` it is a Distant.
+    raises whatever error the other end reports. With `another_way` it is a Distant. `stream` is one that is open for
+    this job already, on which a place is kept.
     """
-    packed = pack_job(job)
-    run = RemoteRun(link, await link.open(_opening(job)), job, another_way)
+    try:
+        packed = pack_job(job)
+        run = RemoteRun(link, stream or await link.open(opening_of(job)), job, another_way)
+    except MeshError:
+        if stream is not None:
+            stream.reset(ResetCode.CANCEL)
+        raise
     try:
         await _send(run.stream, inner.Ask(packed))
         yield run if another_way is not None else _Plain(run)
@@ -45,7 +51,8 @@ def request_of(job: Job) -> bytes:
     return job.id.encode()[:64]
 
 
-def _opening(job: Job) -> messages.Open:
+def opening_of(job: Job) -> messages.Open:
+    """How a stream for a job is opened."""
     remaining_ms = min(job.deadline_ms, numbers.U32_MAX)
     return messages.Open(numbers.KIND_ASK, request=request_of(job), remaining_ms=remaining_ms)
 
@@ -107,7 +114,7 @@ class RemoteRun(AsyncIterator[Emitted]):
         if self._another_way is None:
             raise Unreachable("There is no other way.")
         link = await self._another_way(self._link)
-        stream = await link.open(_opening(self._job))
+        stream = await link.open(opening_of(self._job))
         try:
             await _send(stream, inner.Reattach(request_of(self._job), self._received))
             await _accepted(stream)

@@ -17,10 +17,11 @@ from meshnode.errors import (
     Unreachable,
     Yielded,
 )
+from meshnode.routing.retries import ALTERNATES
 from meshnode.terms import Answer, Candidate, Emitted, Job, Piece, Progress, Vector
 from meshnode.terms.job import RESUME_MAX_TOKENS
 
-ATTEMPTS = 3  # the first choice and at most two more
+ATTEMPTS = 1 + ALTERNATES
 MOVES = 8  # to another node because one has yielded, which is no failure and no attempt
 LOOKS = 3  # runs that are begun elsewhere while a way is silent, and left when it is heard again
 RETURNS = 16  # to the same run, over another way: nothing is computed twice

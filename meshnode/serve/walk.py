@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 
 from meshnode.errors import MeshError
+from meshnode.routing.retries import RetryBudget
 from meshnode.serve.admit import Admission
 from meshnode.serve.course import AGAIN_S, Choose, Course, RunOn
 from meshnode.serve.running import Running
@@ -30,11 +31,13 @@ class Walk:
         choose: Choose,
         run_on: RunOn,
         answer_for: Callable[[Candidate], Answer],
+        budget: RetryBudget | None = None,
     ) -> None:
         self._admission = admission
         self._choose = choose
         self._run_on = run_on
         self._answer_for = answer_for
+        self._budget = budget or RetryBudget()
 
     @asynccontextmanager
     async def ask(self, job: Job) -> AsyncIterator[Running]:
@@ -42,6 +45,7 @@ class Walk:
 
         Raises MeshError on entering while nothing was emitted; later failures come out of the iterator.
         """
+        self._budget.asked(trio.current_time())
         trial = Trial(job, trio.current_time() + job.deadline_ms / 1000)
         with self._admission.place():
             while trial.goes_on:
@@ -84,7 +88,9 @@ class Walk:
             except MeshError as error:
                 trial.failure, trial.exhausted = trial.failure or error, True
                 return None
-        if not trial.candidates or trial.attempts == ATTEMPTS:
+        retries = trial.attempts > 0 and bool(trial.candidates)
+        over_budget = retries and not self._budget.may_retry(trio.current_time())
+        if not trial.candidates or trial.attempts == ATTEMPTS or over_budget:
             trial.exhausted = True
             return None
         trial.attempts += 1

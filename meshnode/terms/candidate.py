@@ -57,7 +57,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     `node` is its NodeId; `path` the NodeIds of the links' far ends, the last being `node` (empty for this
     node itself); `rtt_ms` the sum over the path, None when unknown; queue figures are those last heard.
     `deprioritised` says that it would rather leave the request to others; `retry_after_s`, where it is known, in
-    how many seconds a node that is not accepting will be.
+    how many seconds a node that is not accepting will be; `price_usd` is what its owner asks for a million answer
+    tokens.
     """
 
     node: bytes
@@ -74,3 +75,4 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     reachable: bool = True
     deprioritised: bool = False
     retry_after_s: float | None = None
+    price_usd: float = 0.0

@@ -18,11 +18,29 @@ class Ask(Message, frozen=True):
     job: bytes
 
 
+class Probe(Message, frozen=True):
+    """Before an Ask on the same stream: how busy is the model with these weights, for a request of this size?"""
+
+    digest: PublicKey
+    prompt_tokens: U32 = 0
+    output_tokens: U32 = 0
+
+
 class Answer(Message, frozen=True):
-    """The worker accepts: what it will run."""
+    """The worker accepts: what it will run. To a Probe: how it is, and for how long it keeps a place.
+
+    The queue is in requests and tokens, without the asker's own place; `first_token_ms` is when it would begin to
+    answer.
+    """
 
     model: Name
     tier: U8 = 0
+    in_flight: U32 = 0
+    queued_prefill: U32 = 0
+    queued_decode: U32 = 0
+    first_token_ms: U32 = 0
+    held_ms: U32 = 0
+    accepting: bool = True
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -128,6 +146,7 @@ class BlobGet(Message, frozen=True):
 
 
 INNER: dict[FrameType, type[Message]] = {
+    FrameType.PROBE: Probe,
     FrameType.ASK: Ask,
     FrameType.ANSWER: Answer,
     FrameType.CHUNK: Chunk,

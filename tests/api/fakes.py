@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from meshnode.engine.scripted import ScriptedEngine
 from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.routing.decision import CandidateView, DecisionView
 from meshnode.serve.running import Running
 from meshnode.serve.scopes import Scopes
 from meshnode.terms import Answer, Emitted, End, FinishReason, Job, Piece, Usage
@@ -50,6 +51,7 @@ class FakeDoors:
         self.cancelled = 0
         self.left = trio.Event()
         self.state = "loading"
+        self.candidates = 1
         self._ids = 0
 
     @asynccontextmanager
@@ -89,6 +91,10 @@ class FakeDoors:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(node="abc", name="desk", state=self.state)
+
+    def explain(self, job: Job) -> DecisionView:
+        one = CandidateView(node="n", model=job.wish.model, quant="Q4", trust="trusted", links=1, place=1)
+        return DecisionView(model=job.wish.model, candidates=(one,) * self.candidates)
 
     def new_id(self) -> str:
         self._ids += 1

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.api.app import build
+from meshnode.api.exchange import DECISION_BYTES_MAX
 from meshnode.errors import Busy, Interrupted, MeshError, ModelNotFound, NoCandidate
 from meshnode.terms import Progress
 from tests.api.fakes import ANSWER, END, HELLO, FakeDoors, chat, piece, request_body
@@ -57,6 +58,17 @@ async def test_a_whole_answer_has_openais_shape_and_says_who_served_it():
         "x-mesh-trust": "trusted",
         "x-mesh-attempts": "1",
     }
+
+
+async def test_whoever_asks_why_is_told_in_a_header_of_bounded_length():
+    exchange = await answered(FakeDoors(), request_body(mesh={"explain": True}))
+    seen = json.loads(exchange.headers["x-mesh-decision"])
+    assert [one["place"] for one in seen["candidates"]] == [1]
+    doors = FakeDoors()
+    doors.candidates = 1000
+    long = (await answered(doors, request_body(mesh={"explain": True}))).headers["x-mesh-decision"]
+    assert 0 < len(json.loads(long)["candidates"]) < 1000
+    assert len(long) <= DECISION_BYTES_MAX
 
 
 async def test_a_stream_opens_with_the_role_and_has_exactly_one_terminal_chunk():

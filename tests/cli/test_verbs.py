@@ -21,11 +21,13 @@ from meshnode.cli import exits, main, models, up
 from meshnode.cli.program import program
 from meshnode.control.models import Fit, Suggestion, remove_verb
 from meshnode.control.pull import pull_verb
+from meshnode.control.route import route_verb
 from meshnode.control.sharing import pause_verb, resume_verb
 from meshnode.control.status import status_verb
 from meshnode.errors import every_error
 from meshnode.models.store import ModelStore, Removed
 from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, SharingView, Snapshot
+from meshnode.routing.decision import CandidateView, DecisionView
 from tests.api.fakes import END, FakeDoors, piece
 from tests.models.conftest import gguf_file
 
@@ -81,6 +83,17 @@ class FakeNode:
         report(SimpleNamespace(step="fetching", done=1, total=2, bytes_per_s=2e6, left_s=61.0, peers=0))
         return stored("smollm2:135m", 98_000_000)
 
+    def _explain(self, job):
+        self.asked.append(("route", job.wish))
+        good = CandidateView(
+            node="abcdefghij", model="smollm2:135m", quant="Q4_1", trust="trusted", links=1, place=1,
+            rung="trusted", total_s=1.25, terms={"rtt": 0.25, "wait": 0.0, "decode": 1.0}, proven=True,
+        )  # fmt: skip
+        bad = CandidateView(
+            node="zyxw", model="a\x1bb", quant="?", trust="member", links=1, reason="another model"
+        )
+        return DecisionView(model=job.wish.model, candidates=(good, bad))
+
     async def _give_up(self, name, force):
         self.asked.append(("rm", name, force))
         return Removed(name, 98_000_000)
@@ -95,6 +108,7 @@ class FakeNode:
     async def _run(self):
         verbs = {
             "status": status_verb(lambda: self.snapshot),
+            "route": route_verb(self._explain),
             "pull": pull_verb(self._fetch),
             "rm": remove_verb(self._give_up),
             "pause": pause_verb(self._pause),
@@ -169,6 +183,25 @@ def test_peers_cannot_move_the_cursor(node, meshnode):
     assert "at�[31mtic" in shown
     assert "1.2 ms" in shown
     assert lines_of(meshnode("peers", "--json"))[0]["peers"][0]["trust"] == "trusted"
+
+
+def test_a_route_is_explained_with_terms_and_reasons(node):
+    def explained(*args):
+        result = CliRunner().invoke(program, ["route", "explain", "--home", str(node.home), *args])
+        assert result.exit_code == 0, result.output
+        return result
+
+    options = ("--privacy", "public", "--prompt-tokens", "900", "--residency", "eu")
+    shown = explained("smollm2:135m", *options).stdout
+    assert "rtt 0.25 + decode 1.00 (measured)" in shown
+    assert "another model" in shown
+    assert "\x1b" not in shown
+    ((_, wish),) = node.asked
+    assert (wish.model, wish.privacy, wish.prompt_tokens, wish.residency) == (
+        "smollm2:135m", "public", 900, ("eu",),
+    )  # fmt: skip
+    (seen,) = lines_of(explained("--json"))
+    assert [one["place"] for one in seen["candidates"]] == [1, 0]
 
 
 def test_models_are_listed(node, meshnode):

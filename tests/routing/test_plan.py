@@ -6,7 +6,7 @@ from collections import Counter
 from meshnode.errors import Busy, ModelNotFound, NoCandidate
 from meshnode.routing.plan import Plan, Rung, make_plan
 from meshnode.routing.policy import Reason
-from meshnode.terms import Candidate, Place, Privacy, Trust
+from meshnode.terms import Candidate, Privacy, Trust
 from tests.routing.offers import at_home, card, job, offer
 
 
@@ -117,12 +117,3 @@ def test_somebody_has_it_but_is_full() -> None:
     error = make_plan(job(), [at_home(accepting=False)]).refusal()
     assert isinstance(error, Busy)
     assert error.retry_after_s
-
-
-def test_the_explanation_names_every_candidate_once() -> None:
-    plan = make_plan(job(place=Place.MESH), [at_home(), offer(1), offer(2, trust=Trust.MEMBER)])
-    lines = plan.explain().splitlines()
-    assert lines[0] == "model: smollm2:135m"
-    assert "prefill 0.200" in lines[1]
-    assert [Reason.PLACE in lines[2], Reason.PRIVACY in lines[3]] == [True, True]
-    assert len(lines) == 4

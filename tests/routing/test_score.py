@@ -4,12 +4,13 @@ import pytest
 
 from meshnode.routing.score import (
     GENERATE_TPS_UNKNOWN,
-    SENT_MEMORY_S,
     TIGHT_CONTEXT_S,
-    SentLedger,
+    Known,
+    Worth,
+    crowding,
     parameters,
     score,
-    speed_beside,
+    slot_wait_tokens,
 )
 from meshnode.terms import Wish
 from tests.routing.offers import at_home, card, offer
@@ -18,16 +19,55 @@ WISH = Wish(prompt_tokens=500, output_tokens=200)
 
 
 def test_the_terms_add_up() -> None:
-    cost = score(offer(1, queued_prefill=1000, queued_decode=50, rtt_ms=40.0), WISH)
+    one_slot = card(slots=1, batch_gain=1.0)
+    busy = offer(1, model=one_slot, in_flight=1, queued_prefill=1000, queued_decode=50, rtt_ms=40.0)
+    cost = score(busy, WISH)
     assert (cost.rtt_s, cost.wait_s, cost.prefill_s, cost.decode_s) == (0.04, 2.5, 1.0, 2.0)
     assert cost.first_token_s == pytest.approx(3.54)
     assert cost.total_s == pytest.approx(5.54)
 
 
+def test_nobody_waits_for_answers_while_a_slot_is_free() -> None:
+    assert slot_wait_tokens(card(), 3, 900) == 0.0
+    assert slot_wait_tokens(card(), 4, 800) == 800 * 1 / 4 / 2.0
+    assert slot_wait_tokens(card(), 8, 800) == 800 * 5 / 8 / 2.0
+    assert slot_wait_tokens(card(slots=1, batch_gain=1.0), 3, 300) == 300
+
+
 def test_own_requests_that_gossip_does_not_show_yet_count() -> None:
-    candidate = offer(1)
-    sent = {(candidate.node, candidate.card.digest): 250}
-    assert score(candidate, WISH, own_sent=sent).wait_s == 0.5
+    alone = score(offer(1), WISH)
+    known = Known(sent=3, sent_prefill=250)
+    assert score(offer(1), WISH, known=known).wait_s == 0.5
+    assert score(offer(1), WISH, known=known).decode_s > alone.decode_s
+
+
+def test_what_was_measured_outweighs_what_is_advertised() -> None:
+    known = Known(prompt_tps=50.0, generate_tps=10.0)
+    assert score(offer(1), WISH, known=known).prefill_s == 10.0
+    assert score(offer(1), WISH, known=known).decode_s == 20.0
+
+
+def test_a_prompt_that_is_there_already_is_not_read_again() -> None:
+    assert score(offer(1), WISH, known=Known(matched_prefix=400)).prefill_s == 0.2
+    assert score(offer(1), WISH, known=Known(matched_prefix=9999)).prefill_s == 0.0
+
+
+def test_a_node_that_says_it_begins_later_is_believed_and_one_that_says_sooner_is_not() -> None:
+    assert score(offer(1), WISH, known=Known(first_token_s=30.0)).first_token_s == pytest.approx(30.01)
+    slow = score(offer(1, queued_prefill=5000), WISH, known=Known(first_token_s=0.1))
+    assert slow.first_token_s == pytest.approx(11.01)
+
+
+def test_money_and_energy_count_in_seconds() -> None:
+    worth = Worth(usd_s=3600.0, joule_s=0.01)
+    dear = score(offer(1, price_usd=5.0), WISH, worth=worth)
+    assert dear.price_s == pytest.approx(3600 * 5.0 * 200 / 1e6)
+    hungry = score(offer(1, model=card(watts=100.0)), WISH, worth=worth)
+    assert hungry.energy_s == pytest.approx(0.01 * 100.0 * 3.0)
+    assert hungry.total_s == pytest.approx(score(offer(1), WISH).total_s + 3.0)
+    assert (
+        score(offer(1, price_usd=5.0, model=card(watts=100.0)), WISH).total_s == score(offer(1), WISH).total_s
+    )
 
 
 def test_this_node_costs_no_round_trip() -> None:
@@ -36,11 +76,10 @@ def test_this_node_costs_no_round_trip() -> None:
 
 
 def test_a_node_that_runs_others_is_slower_for_each_and_faster_in_all() -> None:
-    alone, beside = speed_beside(card(), 0), speed_beside(card(), 3)
-    assert alone == 100.0
-    assert beside == 50.0
-    assert speed_beside(card(), 100) == beside
-    assert speed_beside(card(slots=1), 5) == 100.0
+    assert crowding(card(), 0) == 1.0
+    assert crowding(card(), 3) == 2.0
+    assert crowding(card(), 100) == 2.0
+    assert crowding(card(slots=1), 5) == 1.0
 
 
 def test_speeds_not_measured_yet_are_taken_as_modest() -> None:
@@ -66,13 +105,3 @@ def test_auto_prefers_larger_and_better_models_up_to_a_point() -> None:
 )
 def test_sizes(size: str, count: float) -> None:
     assert parameters(size) == pytest.approx(count)
-
-
-def test_the_ledger_counts_until_the_vitals_show_it() -> None:
-    ledger, node, digest = SentLedger(), b"n" * 20, b"d" * 32
-    ledger.note(node, digest, 100, vitals_seq=7, now=0.0)
-    ledger.note(node, digest, 50, vitals_seq=8, now=1.0)
-    assert ledger.since({node: 7}, now=1.0) == {(node, digest): 150}
-    assert ledger.since({node: 8}, now=1.0) == {(node, digest): 50}
-    assert ledger.since({node: 9}, now=1.0) == {(node, digest): 0}
-    assert ledger.since({node: 7}, now=1.0 + SENT_MEMORY_S) == {}

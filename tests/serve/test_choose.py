@@ -114,7 +114,7 @@ async def test_what_was_just_sent_counts_until_newer_vitals_come() -> None:
     stage.remote = [offer(1), offer(2, rtt_ms=11.0)]
     first = stage.choose.plan(job()).choices[0].candidate
     for _ in range(20):
-        stage.choose.note_sent(first, job())
+        stage.choose.sent(first, job())
     assert stage.choose.plan(job()).choices[0].candidate != first
     stage.vitals_seqs = {first.node: 1}
     assert stage.choose.plan(job()).choices[0].candidate == first

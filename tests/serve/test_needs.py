@@ -35,11 +35,9 @@ def test_needs(used: dict[str, Any], needed: tuple[Feature, ...]) -> None:
 def test_a_node_that_cannot_is_not_chosen_and_a_small_one_that_can_is() -> None:
     able, unable = card(features=(Feature.TOOLS,)), card("qwen3:8b")
     calling = with_needs(msgspec.structs.replace(job(model=""), tools=TOOLS))
-    plan = make_plan(
-        calling, [offer(1, model=unable), offer(2, model=able)], own_sent={}, rng=random.Random(1)
-    )
+    plan = make_plan(calling, [offer(1, model=unable), offer(2, model=able)], rng=random.Random(1))
     assert [choice.candidate.card.name for choice in plan.choices] == [able.name]
-    nobody = make_plan(calling, [offer(1, model=unable)], own_sent={}, rng=random.Random(1))
+    nobody = make_plan(calling, [offer(1, model=unable)], rng=random.Random(1))
     assert isinstance(nobody.refusal(), NoCandidate)
 
 

@@ -19,6 +19,7 @@ from meshnode.errors import (
     NoCandidate,
     Unreachable,
 )
+from meshnode.routing.retries import FLOOR, WINDOW_S
 from meshnode.serve.admit import Admission
 from meshnode.serve.walk import SILENCE_S, Walk
 from meshnode.terms import (
@@ -348,3 +349,14 @@ async def test_who_finds_nobody_the_second_time_hears_of_the_loss() -> None:
     with pytest.raises(Unreachable, match="link is lost"):
         await stage.ask()
     assert len(stage.jobs) == 1
+
+
+async def test_beyond_the_budget_nothing_is_tried_again() -> None:
+    stage = Stage([Unreachable("gone")], [piece(0), END])
+    for _ in range(FLOOR + 2):  # and a tenth of these
+        answer, items = await stage.ask()
+        assert (answer.served_by, answer.attempts, items[-1]) == ("1", 2, END)
+    with pytest.raises(Unreachable, match="gone"):
+        await stage.ask()
+    await trio.sleep(WINDOW_S)
+    assert (await stage.ask())[0].served_by == "1"
