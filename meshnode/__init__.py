@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from meshnode.errors import MeshError as MeshError
     from meshnode.node import Node as Node
     from meshnode.node import open_node as open_node
+    from meshnode.node.attesting import Attestation as Attestation
     from meshnode.serve.running import Running as Running
     from meshnode.terms import End as End
     from meshnode.terms import Job as Job
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Attestation": "meshnode.node.attesting",
     "Config": "meshnode.config",
     "End": "meshnode.terms",
     "Job": "meshnode.terms",

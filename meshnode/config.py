@@ -177,6 +177,18 @@ class Config(Sparing, frozen=True, kw_only=True):
             description="The most that this node sends of model files, KiB a second; 0: all.",
         ),
     ] = 0
+    audit: Annotated[
+        bool,
+        Meta(
+            description="Write a line for each request that leaves this node or is refused; none leaves without one."
+        ),
+    ] = True
+    audit_mb: Annotated[
+        int,
+        Meta(
+            ge=1, le=1 << 20, description="The most that the audit log's files take, in MiB; the oldest go."
+        ),
+    ] = 64
     upstream: Annotated[
         Texts,
         Meta(description="URLs of OpenAI-compatible servers on this machine whose models this node offers."),

@@ -192,6 +192,12 @@ class PortInUse(MeshError):
     code = "port_in_use"
 
 
+class AuditBroken(MeshError):
+    """The audit log is not as it was written; the message says where."""
+
+    code = "audit_broken"
+
+
 class NotRunning(MeshError):
     """No node runs from this home."""
 

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from meshwire.signing import SEED_BYTES, Signer
 
 IDENTITY_FILE = "identity.key"
 ROOT_FILE = "root.key"
+ROOT_ASIDE, KEY_SUFFIX = "root-", ".key"
 FILE_BYTES_MAX = 4096
 
 Entropy = Callable[[int], bytes]
@@ -70,9 +72,31 @@ def load_or_create_root(home: Path, entropy: Entropy) -> Signer:
     return Signer(_load_or_create(home / ROOT_FILE, ("seed",), entropy)["seed"])
 
 
+def load_root(home: Path) -> Signer | None:
+    """The root key in this home, None if there is none; raises HomeUnusable when it cannot be read."""
+    path = home / ROOT_FILE
+    with _translated(path):
+        if not path.exists():
+            return None
+        text = _read_private(path)
+    return Signer(_parse(path, text, ("seed",))["seed"])
+
+
+def save_root(home: Path, root: Signer) -> None:
+    """Keep a root key in this home; another one that is there is moved aside. Raises HomeUnusable.
+
+    A device that joined a mesh has the root key of the mesh that it was alone in before.
+    """
+    other = load_root(home)
+    if other is not None and other.seed != root.seed:
+        with _translated(home / ROOT_FILE):
+            (home / ROOT_FILE).rename(home / f"{ROOT_ASIDE}{other.public.hex()[:16]}{KEY_SUFFIX}")
+    _load_or_create(home / ROOT_FILE, ("seed",), lambda _count: root.seed)
+
+
 def secret_files(home: Path) -> tuple[Path, ...]:
     """The files of this home that nobody but its node may read."""
-    return (home / IDENTITY_FILE, home / ROOT_FILE)
+    return (home / IDENTITY_FILE, home / ROOT_FILE, *sorted(home.glob(f"{ROOT_ASIDE}*{KEY_SUFFIX}")))
 
 
 def _identity(seed: bytes, static_private: bytes) -> Identity:
@@ -81,17 +105,23 @@ def _identity(seed: bytes, static_private: bytes) -> Identity:
 
 def _load_or_create(path: Path, names: tuple[str, ...], entropy: Entropy) -> dict[str, bytes]:
     """The 32-byte secrets of these names in the file."""
-    try:
+    with _translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _write_new(path, {name: entropy(SEED_BYTES).hex() for name in names})
         text = _read_private(path)
+    return _parse(path, text, names)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise HomeUnusable(
             f"{path} cannot be used: {error.strerror or error}.",
             hint="Check who owns the directory and whether the disk is full, or choose another --home.",
         ) from error
-    return _parse(path, text, names)
 
 
 def _write_new(path: Path, content: dict[str, str]) -> None:

@@ -59,6 +59,13 @@ def signing_vectors() -> list[dict[str, Any]]:
     ]
 
 
+GROWN: list[tuple[records.RecordType, dict[int, Any]]] = [
+    (records.RecordType.VITALS, {9: 1_700_000_000_000, 66: 7, 67: seed(7)}),  # the head of an audit log
+    (records.RecordType.CERTIFICATE, {0: "n", 1: b"serial--", 64: True, 65: [seed(8)]}),  # an endorsement
+]
+"""Fields that came later, under keys that older readers pass over."""
+
+
 def record_vectors() -> list[dict[str, Any]]:
     signer = signing.Signer(seed(2))
     payloads: list[dict[int, Any]] = [
@@ -75,7 +82,7 @@ def record_vectors() -> list[dict[str, Any]]:
             ttl_ms=60_000,
             payload=payload,
         )
-        for n, (kind, payload) in enumerate(zip(records.RecordType, payloads, strict=False))
+        for n, (kind, payload) in enumerate([*zip(records.RecordType, payloads, strict=False), *GROWN])
     ]
     return [
         {

@@ -58,6 +58,7 @@ TABLE: Mapping[str, Shape] = {
     "home_unusable": Shape(500, _SERVER, final=True),
     "home_in_use": Shape(500, _SERVER, final=True),
     "port_in_use": Shape(500, _SERVER, final=True),
+    "audit_broken": Shape(500, _SERVER, final=True),
     "not_running": Shape(503, _SERVER),
 }
 

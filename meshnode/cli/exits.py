@@ -39,6 +39,7 @@ TABLE: Mapping[str, int] = {
     "engine_failed": 44,
     "engine_crashed": 45,
     "yielded": 48,
+    "audit_broken": 50,
 }
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from meshnode.cli.audit import audit
 from meshnode.cli.join import join
 from meshnode.cli.models import models, pull, remove, show
 from meshnode.cli.query import invite, peers, status, version
@@ -35,6 +36,7 @@ for _command in (
     pause,
     resume,
     trust,
+    audit,
     route,
     run,
     version,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -159,6 +160,11 @@ def duration(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     shown = [f"{count} {unit}" for count, unit in parts if count][:2]
     return " ".join(shown) or "0 s"
+
+
+def day(unix_ms: int) -> str:
+    """A day for people, in UTC."""
+    return f"{datetime.fromtimestamp(unix_ms / 1000, tz=UTC):%Y-%m-%d}"
 
 
 def _console(*, stderr: bool) -> Console:

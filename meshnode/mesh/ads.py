@@ -10,7 +10,7 @@ import msgspec
 from meshnode.terms import ModelCard
 from meshnode.trust.weights import Statement
 from meshwire.errors import LocalWireError, RemoteWireError
-from meshwire.fields import pack_fields, unpack_fields
+from meshwire.fields import grown, pack_fields, unpack_fields
 from meshwire.records import Record, RecordType
 
 ADDRESSES_MAX = 8
@@ -18,6 +18,7 @@ RELAYS_MAX = 4
 AD_TTL_MS = 15 * 60 * 1000
 AD_REFRESH_S = 5 * 60.0
 TOMBSTONE_TTL_MS = AD_TTL_MS
+EVIDENCE_BYTES_MAX = 256  # a record has little room: a token, or the digest of what a verifier can fetch
 
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Id = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
@@ -32,7 +33,8 @@ class NodeAd(msgspec.Struct, frozen=True, kw_only=True):
 
     `addresses` are URLs, best first; `static_key` is its X25519 key; `relays` are nodes that hold a link to
     it and have promised to carry circuits there, for one that cannot be dialled; `carries` says whether it carries
-    those of others. The posture says what is really in force, not what was wished.
+    those of others. The posture says what is really in force, not what was wished. `evidence` is about its hardware;
+    what it proves is for a verifier that the reader's own program brings.
     """
 
     name: Text
@@ -44,6 +46,7 @@ class NodeAd(msgspec.Struct, frozen=True, kw_only=True):
     attested: bool = False
     signed_weights: bool = False
     carries: bool = True
+    evidence: Annotated[bytes, msgspec.Meta(max_length=EVIDENCE_BYTES_MAX), grown(66)] = b""
 
     @property
     def dialable(self) -> bool:

@@ -302,6 +302,11 @@ class RecordBook:
         """The records that say that they take back the certificate with this serial."""
         return self._certified.about(RecordType.REVOCATION, serial.hex()) if self._certified.revoking else []
 
+    @property
+    def certified(self) -> int:
+        """A number that changes with every certificate and revocation that comes or goes."""
+        return self._certified.revision
+
     def __len__(self) -> int:
         return len(self._by_raw)
 

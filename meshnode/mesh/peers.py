@@ -5,7 +5,7 @@ nothing: which of these nodes may serve is for `routing`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from meshnode.mesh import paths
@@ -33,9 +33,20 @@ class Standing(Protocol):
         """Labels from its certificate, such as residency."""
         ...
 
+    def trust_for(self, weights: bytes) -> Trust:
+        """Its level while it runs the weights with this SHA-256."""
+        ...
+
 
 T = TypeVar("T")
 StandingOf = Callable[[bytes], Standing | None]
+Attested = Callable[[bytes, bytes], bool]
+"""Whether the evidence that the node with this key shows proves its hardware."""
+
+
+def nothing_attested(_key: bytes, _evidence: bytes) -> bool:
+    """For a node that knows no way to verify hardware: nobody's counts."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,8 @@ class Peer:
 
     `ad` and `vitals` are None when there is no current record; `rtt_ms` is this node's own measurement, None
     without a link or before the first; `route` is None when the node is out of reach; `vitals_seq` tells one
-    state of its queues from the next.
+    state of its queues from the next. `trust` is its level whatever it runs, `trusts` that with each of its models,
+    by their weights' SHA-256.
     """
 
     node: NodeId
@@ -58,6 +70,7 @@ class Peer:
     linked: bool
     rtt_ms: float | None
     route: paths.Route | None
+    trusts: Mapping[bytes, Trust] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -82,7 +95,7 @@ class Peer:
         return Candidate(
             node=self.node,
             card=model.card,
-            trust=self.trust,
+            trust=self.trusts.get(model.digest, self.trust),
             labels=self.labels,
             path=self.route.path if self.route is not None else (),
             rtt_ms=self.route.rtt_ms if self.route is not None else None,
@@ -100,8 +113,9 @@ class Peer:
 class Peers:
     """The joined view over a book. What a record says is read once, however often it is looked at."""
 
-    def __init__(self, book: RecordBook) -> None:
+    def __init__(self, book: RecordBook, attested: Attested = nothing_attested) -> None:
         self._book = book
+        self._attested = attested
         self._read: dict[bytes, Any] = {}
         self._ads = NodeAds(book)
         self._read_at = -1
@@ -166,19 +180,31 @@ class Peers:
         known = standing(records[0].key)
         vitals_record = next((record for record in records if record.type is RecordType.VITALS), None)
         ads = [self._read.get(record.raw) for record in records]
+        ad, models = _first(NodeAd, ads), _every(ModelAd, ads)
         return Peer(
             node=node,
             key=records[0].key,
-            ad=_first(NodeAd, ads),
+            ad=ad,
             vitals=_first(Vitals, ads),
             vitals_seq=vitals_record.seq if vitals_record is not None else 0,
-            models=tuple(sorted(_every(ModelAd, ads), key=lambda model: model.record_name)),
+            models=tuple(sorted(models, key=lambda model: model.record_name)),
             trust=known.trust if known is not None else Trust.NONE,
             labels=known.labels if known is not None else (),
             linked=node in links,
             rtt_ms=links.get(node),
             route=self._routes.get(node),
+            trusts=self._trusts(records[0].key, known, ad, models) if known is not None else {},
         )
+
+    def _trusts(
+        self, key: bytes, known: Standing, ad: NodeAd | None, models: list[ModelAd]
+    ) -> dict[bytes, Trust]:
+        """How far a node is trusted with each model; attested hardware counts for what is endorsed on it alone."""
+        levels = {model.digest: known.trust_for(model.digest) for model in models}
+        endorsed = [digest for digest, level in levels.items() if level >= Trust.ENDORSED]
+        if endorsed and ad is not None and ad.evidence and self._attested(key, ad.evidence):
+            levels |= dict.fromkeys(endorsed, Trust.HARDWARE)
+        return levels
 
     def _records_by_owner(self) -> dict[NodeId, list[Record]]:
         by_owner: dict[NodeId, list[Record]] = {}

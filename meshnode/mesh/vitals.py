@@ -26,6 +26,7 @@ STANDINGS_PER_S = (
 MOVED = 0.2
 NEARER = 0.8  # a neighbour has to be so much nearer to be named in the place of one that was named before
 NEIGHBOURS_MAX = 16
+AUDIT_LINE_KEY, AUDIT_HASH_KEY = 66, 67  # of the payload, for readers that do not know them ignore them
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -42,7 +43,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
 
     Queues are in tokens. `neighbours` are the best 16 by round trip. `ads_version` is the seq of its newest
     ad; `accepting` whether it takes others' work, and `admission` how much of it, as a number of Openness;
-    `incarnation` grows each time it starts.
+    `incarnation` grows each time it starts. `audit_line` and `audit_hash` are the head of its audit log, which others
+    remember; 0 and empty before the first line.
     """
 
     in_flight: Count = 0
@@ -55,6 +57,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     accepting: bool = True
     incarnation: Count = 0
     admission: Annotated[int, msgspec.Meta(ge=0, le=255), grown(64)] = 0
+    audit_line: Annotated[int, msgspec.Meta(ge=0, le=2**53), grown(AUDIT_LINE_KEY)] = 0
+    audit_hash: Annotated[bytes, msgspec.Meta(max_length=32), grown(AUDIT_HASH_KEY)] = b""
 
     @property
     def openness(self) -> Openness:
@@ -92,8 +96,8 @@ def should_resign(old: Vitals | None, new: Vitals, *, now: float, last_signed: f
     """Whether to sign new vitals now.
 
     Soon, after max(2 s, n/250 s), for what changes who can be asked: neighbours come or gone, ads, admission.
-    A load that moved by more than a fifth waits max(2 s, n/50 s). Round trips alone never cause a signature:
-    they ride with the refresh, every 20 s, or n/33 s up to 30 s.
+    A load that moved by more than a fifth, and a longer audit log, wait max(2 s, n/50 s). Round trips alone never
+    cause a signature: they ride with the refresh, every 20 s, or n/33 s up to 30 s.
     """
     if old is None:
         return True
@@ -119,4 +123,6 @@ def _moved(old: Vitals, new: Vitals) -> bool:
         (old.queued_decode, new.queued_decode),
         (old.free_memory_bytes, new.free_memory_bytes),
     )
-    return any(abs(was - now) > MOVED * max(was, now) for was, now in pairs)
+    return old.audit_line != new.audit_line or any(
+        abs(was - now) > MOVED * max(was, now) for was, now in pairs
+    )

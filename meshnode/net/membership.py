@@ -51,7 +51,7 @@ class JoinLink(Protocol):
 
 
 class Membership:
-    """Answers Join requests on behalf of one node of a mesh.
+    """Answers Join requests on behalf of one node of a mesh, which it knows as `mesh` now.
 
     `find` gives a link to the node with a key, if there is one to be had; `next_seq` the next seq of this
     node's records; `publish` takes each certificate issued, to be gossiped.
@@ -69,7 +69,7 @@ class Membership:
         publish: Callable[[bytes], None],
     ) -> None:
         self._identity = identity
-        self._mesh = mesh
+        self.mesh = mesh
         self._store = store
         self._seams = seams
         self._find = find
@@ -90,7 +90,7 @@ class Membership:
         return await self._forward(link, join)
 
     async def _redeem(self, join: Join, *, binding: bytes) -> Joined:
-        require_issuer(self._mesh)
+        require_issuer(self.mesh)
         row = check_redemption(
             await self._store.ticket(join.ticket),
             proof=join.mac,
@@ -101,14 +101,14 @@ class Membership:
         )
         if not row.redeemed_by:
             row = await self._certify(join, row)
-        return Joined((row.certificate, *self._mesh.chain))
+        return Joined((row.certificate, *self.mesh.chain))
 
     async def _certify(self, join: Join, row: TicketRow) -> TicketRow:
         """Sign a certificate and commit it with the redemption, before anybody hears of it."""
         now_ms = self._seams.now_ms()
         record = issue_member(
             self._identity.signer,
-            mesh=self._mesh.id,
+            mesh=self.mesh.id,
             key=join.key,
             name=join.name,
             serial=new_serial(self._seams.entropy),

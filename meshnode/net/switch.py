@@ -56,9 +56,9 @@ class Hooks:
     on_down: Callable[[Link], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Self:
-    """Who this node is on this mesh: its keys, the mesh's id, its certificates, and the world it lives in."""
+    """Who this node is on this mesh: its keys, the mesh's id, its certificates now, and the world it lives in."""
 
     identity: Identity
     mesh: bytes

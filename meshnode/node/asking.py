@@ -28,6 +28,12 @@ def job_from(
     return _job({"turns": _turns(prompt)}, wishes, _JOB | _SAMPLING, identifier, tag_of)
 
 
+def naming(job: Job, candidate: Candidate) -> Job:
+    """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
+    wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
+    return msgspec.structs.replace(job, wish=wish)
+
+
 def embedding_job(
     texts: str | Sequence[str], wishes: Mapping[str, Any], identifier: str, tag_of: TagOf
 ) -> Job:
@@ -126,9 +132,3 @@ def _struct(kind: type[Any], fields: Mapping[str, Any]) -> Any:
         raise BadRequest(
             f"{kind.__name__}: {error}.", param=str(error).rpartition("$.")[2].rstrip("`")
         ) from error
-
-
-def naming(job: Job, candidate: Candidate) -> Job:
-    """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
-    wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
-    return msgspec.structs.replace(job, wish=wish)

@@ -25,10 +25,14 @@ from meshnode.models.store import ModelStore, Removed, StoredModel
 from meshnode.net.base import Network
 from meshnode.node.addresses import addresses_at
 from meshnode.node.asking import embedding_job, job_from, naming
+from meshnode.node.attesting import Attestation
+from meshnode.node.auditing import Auditor
 from meshnode.node.engines import Engines
 from meshnode.node.far import Far
 from meshnode.node.presence import Presence, World
+from meshnode.node.provenance import answer_for, label_of
 from meshnode.node.sharing import Sharing
+from meshnode.node.trusting import TrustActions
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
 from meshnode.node.weights import Weights
@@ -46,11 +50,10 @@ from meshnode.serve.scopes import Scopes
 from meshnode.serve.vectors import floats
 from meshnode.serve.walk import Walk
 from meshnode.state.store import Store
-from meshnode.terms import Answer, Candidate, Emitted, Job, Trust, Turn, Vector
+from meshnode.terms import Answer, Candidate, Emitted, Job, Turn, Vector
 from meshnode.trust.certificates import ROLE_ISSUER
 from meshnode.trust.membership import Mesh, found_closed, found_open, new_serial
 from meshnode.trust.tickets import Ticket
-from meshwire.ids import NodeId, to_text
 
 log = structlog.get_logger("meshnode.node")
 JOINED_WITHIN_S = 10.0
@@ -69,6 +72,7 @@ class Node:
         seams: Seams,
         network: Network,
         presence_on: PresenceOn = Presence,
+        attestation: Attestation | None = None,
     ) -> None:
         self.config = config
         self.identity = identity
@@ -105,9 +109,11 @@ class Node:
             reach=self._far.reach,
             worth=Worth(config.usd_s, config.joule_s),
         )
-        self._walk = Walk(
-            admission, self._chooser, self._run_on, self._answer_for, self._chooser.router.budget
-        )
+        self.audit = audit = Auditor(config, identity, store, seams)
+        self.trust = TrustActions(self.present)
+        choose = audit.choosing(self._chooser, self._chooser.plan)
+        run_on = audit.running(self._run_on)
+        self._walk = Walk(admission, choose, run_on, self._answer_for, self._chooser.router.budget)
         self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
         self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local, identity.node)
         self._world = World(
@@ -120,6 +126,8 @@ class Node:
             inbound.serve,
             self._weights.serve,
             partial(addresses_at, config.mesh_host),
+            lambda: audit.end,
+            attestation or Attestation(),
         )
 
     # --- What its owner can ask of it ---
@@ -248,6 +256,7 @@ class Node:
 
     async def live(self, listen: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the node until cancelled. Started once it listens on its mesh; models load behind that."""
+        await self.audit.open()
         mesh = await self._store.mesh() or await self._found()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.engines.live)
@@ -370,22 +379,7 @@ class Node:
             yield pieces
 
     def _answer_for(self, candidate: Candidate) -> Answer:
-        path = (self.identity.node, *candidate.path)
-        return Answer(
-            model=candidate.card.name,
-            served_by=self._label(candidate.path[-1] if candidate.path else self.identity.node),
-            path=tuple(self._label(node) for node in path),
-            rung="peer" if candidate.path else "local",
-            trust="self" if candidate.trust is Trust.SELF else candidate.trust.name.lower(),
-            tier=candidate.card.tier,
-        )
-
-    def _label(self, node: bytes) -> str:
-        """A node for people: its short id, and its name where one is known."""
-        peer = self.presence.view().get(NodeId(node)) if self.presence else None
-        name = self.config.name if node == self.identity.node else peer.name if peer else ""
-        short = to_text(NodeId(node))[:8]
-        return f"{name}#{short}" if name.isascii() and name else short
+        return answer_for(candidate, self.identity.node, lambda node: label_of(node, self._facts()))
 
     def _facts(self) -> Facts:
         return Facts(

@@ -14,6 +14,7 @@ from meshnode.errors import ConfigInvalid, sole_cause
 from meshnode.identity import load_or_create
 from meshnode.net.base import Network
 from meshnode.net.websocket import WebsocketNetwork
+from meshnode.node.attesting import Attestation
 from meshnode.node.home import locked_home
 from meshnode.node.node import Node, PresenceOn
 from meshnode.node.presence import Presence
@@ -30,6 +31,7 @@ async def open_node(
     listen: str = "",
     env: Mapping[str, str] | None = None,
     presence_on: PresenceOn = Presence,
+    attestation: Attestation | None = None,
     **flags: Any,
 ) -> AsyncIterator[Node]:
     """A whole node for as long as the context lasts.
@@ -37,8 +39,8 @@ async def open_node(
     `flags` are the fields of Config (`home`, `model`, `mesh_port`, `engine`, …) when no `config` is given;
     what is not given comes from `env` (the process's own by default), `home/config.toml` and the defaults.
     `seams`, `network` and `listen` swap the world, and `presence_on` how it behaves on a mesh: the simulator
-    uses them. Raises ConfigInvalid, HomeUnusable,
-    HomeInUse or PortInUse.
+    uses them. `attestation` is how this program shows and judges hardware, see `meshnode.node.attesting`. Raises
+    ConfigInvalid, HomeUnusable, HomeInUse or PortInUse.
     """
     if config is not None and flags:
         raise ConfigInvalid(f"Either a config or its fields can be given, not both ({min(flags)}).")
@@ -52,7 +54,9 @@ async def open_node(
         identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
         store = await open_store(settled.home, world.blocking)
         try:
-            made = Node(settled, identity, store, world, network or WebsocketNetwork(), presence_on)
+            made = Node(
+                settled, identity, store, world, network or WebsocketNetwork(), presence_on, attestation
+            )
             async with _living(made, listen) as node:
                 yield node
         finally:

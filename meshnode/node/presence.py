@@ -14,6 +14,7 @@ from meshnode import __version__
 from meshnode.config import Config
 from meshnode.errors import NotAllowed
 from meshnode.identity import Identity
+from meshnode.mesh import witness
 from meshnode.mesh.ads import NodeAd
 from meshnode.mesh.book import Merged
 from meshnode.mesh.members import Members
@@ -28,6 +29,8 @@ from meshnode.net.link import Link, Stream
 from meshnode.net.membership import JoinLink, Membership
 from meshnode.net.switch import Hooks, Self, Switch
 from meshnode.net.watch import Ties, Watch
+from meshnode.node import papers
+from meshnode.node.attesting import Attestation
 from meshnode.node.detours import another_way
 from meshnode.node.leases import Leases
 from meshnode.node.publisher import Publisher
@@ -39,15 +42,25 @@ from meshnode.serve.choose import LOOK_EVERY_S, NEWS_S
 from meshnode.serve.local import Bench
 from meshnode.state.store import Store
 from meshnode.terms import Candidate
-from meshnode.trust.certificates import ROLE_ISSUER
+from meshnode.trust.audit import Point
 from meshnode.trust.membership import Mesh
 from meshnode.trust.weights import all_signed
-from meshwire.errors import CloseCode
 from meshwire.events import Introduced
 from meshwire.ids import NodeId
-from meshwire.messages import Accuse, GossipSyn, Join, Open, PingReq, RecordGet, Refute, Reserve, Reserved
+from meshwire.messages import (
+    Accuse,
+    GossipSyn,
+    Join,
+    Open,
+    PingReq,
+    RecordGet,
+    RecordGot,
+    Refute,
+    Reserve,
+    Reserved,
+)
 from meshwire.numbers import Message
-from meshwire.records import RecordType, read_record
+from meshwire.records import read_record
 
 log = structlog.get_logger("meshnode.node")
 FAREWELL_S = 1.0  # no longer than this does a node that leaves wait to be heard
@@ -67,6 +80,8 @@ class World:
     on_ask: OnAsk
     on_blob: OnAsk
     addresses_at: Callable[[str], tuple[str, ...]]
+    audit_end: Callable[[], Point]
+    attestation: Attestation
 
 
 class Presence:
@@ -76,18 +91,16 @@ class Presence:
         self, world: World, mesh: Mesh, listen: str, incarnation: int, entry: Entry | None = None
     ) -> None:
         self.mesh = mesh
-        self._entry = entry
-        self._world = world
+        self._world, self._entry = world, entry
         self._listen = listen
         self.bound = listen
         self.addresses: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._news = trio.Event()
-        self._strangers = Strangers(self._learn)
         identity, seams = world.identity, world.seams
         self.members = Members(mesh, identity.key, seams.now_ms, verify=seams.verify, read=seams.read)
         self.book = self.members.book
-        self.peers = Peers(self.book)
+        self.peers = Peers(self.book, world.attestation.holds)
         own = Self(identity, mesh.id, mesh.chain, seams)
         self.switch = Switch(own, world.network, self._hooks())
         self.relaying = RelayService(
@@ -114,16 +127,18 @@ class Presence:
             read=seams.read,
             probe=self.seeker.probe if mesh.is_open else None,
         )
+        self.publisher = self._publisher(incarnation)
+        self.papers = self._papers(own)
+        self._strangers = Strangers(self.papers.learn)
         self.membership = Membership(
             identity,
             mesh,
             world.store,
             seams,
             find=self._find,
-            next_seq=self._next_seq,
-            publish=self._publish_certificate,
+            next_seq=self.papers.next_seq,
+            publish=lambda raw: self.papers.put(read_record(raw)),
         )
-        self.publisher = self._publisher(incarnation)
         self.watch = Watch(
             self.book,
             Ties(
@@ -138,6 +153,16 @@ class Presence:
             seams,
         )
 
+    def _papers(self, own: Self) -> papers.Papers:
+        ties = papers.Ties(
+            links=lambda: (*self.switch.every_link(), *self.circuits.links()),
+            nudge=self.gossip.nudge,
+            on_mesh=self._certified,
+            peers=self.view,
+            cards=self.publisher.current_cards,
+        )
+        return papers.Papers(self._world.config.home, own, self.mesh, self.members, self._world.store, ties)
+
     def _publisher(self, incarnation: int) -> Publisher:
         return Publisher(
             self.book,
@@ -151,12 +176,13 @@ class Presence:
             on_signed=self.gossip.nudge,
             incarnation=incarnation,
             price_usd=self._world.config.price_usd,
+            audit_end=self._world.audit_end,
         )
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be on the mesh until cancelled; started once the node listens. Raises PortInUse."""
         self.book.raise_floor(await self._world.store.next_seq(self._world.seams.now_ms()))
-        await self._recall_certificates()
+        await self.papers.recall()
         async with trio.open_nursery() as nursery:
             parts = trio.CancelScope()
             await nursery.start(self._live, parts)
@@ -182,6 +208,7 @@ class Presence:
             self.bound = await nursery.start(self.switch.run, self._listen)
             self.addresses = self._world.config.advertise or self._world.addresses_at(self.bound)
             await nursery.start(self.circuits.run)
+            await nursery.start(self.papers.run)
             nursery.start_soon(self.publisher.run)
             nursery.start_soon(self.gossip.run)
             nursery.start_soon(self.dht.run)
@@ -200,14 +227,6 @@ class Presence:
             async with trio.open_nursery() as nursery:
                 for link in links:
                     nursery.start_soon(self.gossip.farewell, link)
-
-    async def _recall_certificates(self) -> None:
-        """Put this node's chain in the book and, at an issuer, all that it has signed, to be spread."""
-        now, wall_ms = trio.current_time(), self._world.seams.now_ms()
-        issuer = self.mesh.role == ROLE_ISSUER
-        self.book.merge(reversed(self.mesh.chain), now=now, wall_ms=wall_ms, in_order=issuer)
-        for raw in await self._world.store.certificates() if issuer else ():
-            self.book.adopt(read_record(raw), now)
 
     # --- What it knows ---
 
@@ -266,6 +285,8 @@ class Presence:
             return joined
         if link.joining:
             raise NotAllowed("Only a request to join is taken before there is a certificate.")
+        if isinstance(message, RecordGet) and message.name == witness.RECORD_NAME:
+            return RecordGot(self.papers.witness.raw(message.owner))
         if isinstance(message, GossipSyn | RecordGet):
             return await self.gossip.answer(link, message)
         if isinstance(message, PingReq):
@@ -284,8 +305,10 @@ class Presence:
         await self.circuits.arrived(link, stream, opening)
 
     def _on_up(self, link: Link) -> None:
-        self._learn(link.chain)
+        self.papers.learn(link.chain)
         self.gossip.opened(link, newcomer=link.newcomer)
+        if self._nursery is not None:
+            self._nursery.start_soon(self.papers.greet, link)
         self.dht.opened(link)
         self.leases.nudge()
         self._tell()
@@ -318,12 +341,6 @@ class Presence:
             self._on_merged(merged, sender)
         return merged
 
-    def _learn(self, chain: tuple[bytes, ...]) -> None:
-        """Keep the certificates that a link showed, so that what their subjects sign can be believed."""
-        self.book.merge(
-            reversed(chain), now=trio.current_time(), wall_ms=self._world.seams.now_ms(), in_order=False
-        )
-
     def _static_key_of(self, node: bytes) -> bytes | None:
         peer = self.view().get(NodeId(node))
         return peer.ad.static_key if peer is not None and peer.ad is not None else None
@@ -343,25 +360,12 @@ class Presence:
 
     def _on_merged(self, merged: Merged, sender: NodeId) -> None:
         self._tell()
-        if any(record.type is RecordType.REVOCATION for record in merged.accepted):
-            self._cut_revoked()
+        self.papers.merged(merged)
         if self._nursery is not None and (link := self.switch.direct(sender)) is not None:
             self._strangers.meet(merged, link, self._nursery)
 
-    def _cut_revoked(self) -> None:
-        """Close the links of those who count no longer."""
-        for link in (*self.switch.every_link(), *self.circuits.links()):
-            if self._nursery is not None and not link.joining and not self.members.is_member(link.key):
-                self._nursery.start_soon(link.aclose, CloseCode.REVOKED)
-
-    async def _next_seq(self) -> int:
-        seq = self.book.next_seq(self._world.seams.now_ms())
-        await self._world.store.raise_seq(seq)
-        return seq
-
-    def _publish_certificate(self, raw: bytes) -> None:
-        self.book.adopt(read_record(raw), trio.current_time())
-        self.gossip.nudge()
+    def _certified(self, mesh: Mesh) -> None:
+        self.mesh = self.membership.mesh = mesh
 
     def _node_ad(self) -> NodeAd:
         return NodeAd(
@@ -373,6 +377,7 @@ class Presence:
             version=__version__,
             sandboxed=self._world.bench.contained,
             signed_weights=all_signed(card.signer for card in self.publisher.current_cards().values()),
+            evidence=self._world.attestation.evidence,
         )
 
     async def another_way(self, path: tuple[NodeId, ...], broken: Link) -> Link:

@@ -26,6 +26,7 @@ from meshnode.mesh.vitals import (
 from meshnode.seams import Seams
 from meshnode.serve.local import Bench
 from meshnode.terms import ModelCard
+from meshnode.trust.audit import Point
 from meshwire.records import Record, RecordType
 from meshwire.signing import Signer
 
@@ -50,6 +51,7 @@ class Publisher:
         on_signed: Callable[[], None],
         incarnation: int,
         price_usd: float = 0.0,
+        audit_end: Callable[[], Point] = Point,
     ) -> None:
         self._book = book
         self._signer = signer
@@ -62,6 +64,7 @@ class Publisher:
         self._on_signed = on_signed
         self._incarnation = incarnation
         self._price_usd = price_usd
+        self._audit_end = audit_end
         self._cards: dict[Engine, tuple[ModelCard, ...]] = {}
         self._signed_ads_at = -AD_REFRESH_S
         self._signed_ads: tuple[NodeAd, dict[str, ModelCard]] | None = None
@@ -141,7 +144,7 @@ class Publisher:
         loads = [gate.load(engine) for engine in self._bench.engines]
         rtts = {node: RTT_UNMEASURED_MS if rtt is None else rtt for node, rtt in self._rtts_ms().items()}
         named = {one.node for one in self._vitals.neighbours} if self._vitals is not None else ()
-        ad = self._book.get(self._book.own, RecordType.NODE)
+        ad, audit = self._book.get(self._book.own, RecordType.NODE), self._audit_end()
         return Vitals(
             in_flight=sum(load.in_flight for load in loads),
             slots=sum(load.slots for load in loads),
@@ -153,6 +156,8 @@ class Publisher:
             accepting=gate.openness.takes_others,
             admission=gate.openness,
             incarnation=self._incarnation,
+            audit_line=audit.n,
+            audit_hash=audit.hash if audit.n else b"",
         )
 
     def _sign(self, kind: RecordType, payload: dict[int, object], ttl_ms: int) -> Record:

@@ -113,6 +113,7 @@ def verbs_of(node: Node) -> dict[str, Verb]:
         "rm": remove_verb(partial(_remove, node)),
         "pause": pause_verb(partial(_pause, node)),
         "resume": resume_verb(node.sharing.resume),
+        **node.trust.verbs(),
     }
 
 

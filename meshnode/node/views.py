@@ -181,7 +181,7 @@ def _peer_view(peer: Peer) -> PeerView:
         node=to_text(peer.node),
         name=peer.name,
         state="linked" if peer.linked else "reachable" if peer.route else "unreachable",
-        trust=peer.trust.name.lower(),
+        trust=max([peer.trust, *peer.trusts.values()]).name.lower(),
         path=tuple(to_text(NodeId(node)) for node in peer.route.path) if peer.route else (),
         rtt_ms=peer.rtt_ms if peer.linked else peer.route.rtt_ms if peer.route else None,
         models=tuple(ad.record_name for ad in peer.models),

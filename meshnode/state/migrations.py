@@ -32,6 +32,15 @@ STEPS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (node, address)
         )""",
     ),
+    (
+        """CREATE TABLE kept (
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            raw BLOB NOT NULL,
+            until_ms INTEGER NOT NULL,
+            PRIMARY KEY (kind, name)
+        )""",
+    ),
 )
 
 

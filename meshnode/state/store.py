@@ -6,7 +6,7 @@ It decides nothing. Every call runs through the Blocking seam, one at a time, in
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,8 @@ import msgpack
 
 from meshnode.errors import HomeUnusable
 from meshnode.seams import Blocking
+from meshnode.state import kept
+from meshnode.state.kept import Kept
 from meshnode.state.migrations import migrate
 from meshnode.trust.membership import Mesh
 from meshnode.trust.tickets import TicketRow
@@ -86,6 +88,16 @@ class Store:
     async def forget_mesh(self) -> None:
         """Forget the mesh, and the addresses and tickets that belonged to it."""
         await self._run(_forget_mesh)
+
+    # --- records that outlive a restart ---
+
+    async def keep(self, kind: str, records: Sequence[Kept], now_ms: int) -> None:
+        """Keep signed records of a kind; see `meshnode.state.kept`."""
+        await self._run(lambda db: kept.keep(db, kind, records, now_ms))
+
+    async def kept(self, kind: str) -> list[bytes]:
+        """The raw records of a kind."""
+        return await self._run(lambda db: kept.kept(db, kind))
 
     # --- settings ---
 
@@ -228,6 +240,7 @@ def _save_mesh(db: sqlite3.Connection, mesh: Mesh) -> None:
 def _forget_mesh(db: sqlite3.Connection) -> None:
     for statement in ("DELETE FROM mesh", "DELETE FROM addresses", "DELETE FROM tickets"):
         db.execute(statement)
+    kept.forget_all(db)
 
 
 def _setting(db: sqlite3.Connection, key: str) -> bytes | None:

@@ -1,8 +1,11 @@
 """Certificates: who may sign whom into a mesh, and what a chain of them proves at a moment. Pure.
 
-The root signs issuer certificates, issuers sign member certificates. Each is a CERTIFICATE record, so it can
-be gossiped like any other statement; its name is the subject's NodeId. A chain is the member's certificate
-followed by its issuer's, or the issuer's alone.
+The root signs issuer certificates, issuers sign member certificates; the root may sign a member's too. Each is a
+CERTIFICATE record, so it can be gossiped like any other statement; its name is the subject's NodeId. A chain is what
+the root has signed of a node, alone, or a member's certificate followed by its issuer's.
+
+A node keeps its serial for as long as it is a member: a renewed certificate has that of the one before, so that one
+revocation takes back all of them.
 """
 
 from collections.abc import Container
@@ -15,13 +18,15 @@ from meshnode.errors import ClockSkew, MeshError, NotAllowed, Revoked, WrongMesh
 from meshnode.terms import Trust
 from meshwire import signing
 from meshwire.errors import RemoteWireError
-from meshwire.fields import pack_fields, unpack_fields
+from meshwire.fields import grown, pack_fields, unpack_fields
 from meshwire.ids import NodeId, mesh_id, node_id, to_text
 from meshwire.limits import CLOCK_TOLERANCE_S
 from meshwire.records import Record, RecordType, Verify, make_record, read_record
 
 ROLE_ISSUER = "issuer"
 ROLE_MEMBER = "member"
+ROLE_ENDORSER = "endorser"
+ROLES_OF_ROOT = frozenset({ROLE_ISSUER, ROLE_ENDORSER})  # which nobody else may give
 LABEL_TRUSTED = "trusted"
 
 SERIAL_BYTES = 8
@@ -32,6 +37,7 @@ CLOCK_TOLERANCE_MS = CLOCK_TOLERANCE_S * 1000
 FOR_EVER_MS = 2**63 - 1
 NAME_CHARACTERS_MAX = 64
 WORDS_MAX = 16
+WEIGHTS_MAX = 12  # a certificate that names so many still fits a record
 
 Serial = Annotated[bytes, msgspec.Meta(min_length=SERIAL_BYTES, max_length=SERIAL_BYTES)]
 MeshId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -44,7 +50,8 @@ UnixMs = Annotated[int, msgspec.Meta(ge=0, le=FOR_EVER_MS)]
 class Certificate(msgspec.Struct, frozen=True):
     """What is certified: `key` belongs to `mesh` in these roles until `not_after_ms` (unix milliseconds).
 
-    `name` is what people call the device; nothing rests on it.
+    `name` is what people call the device; nothing rests on it. One that is `endorsed` may do sensitive work with the
+    `weights` named, by their SHA-256, or with any if none is named.
     """
 
     serial: Serial
@@ -54,10 +61,12 @@ class Certificate(msgspec.Struct, frozen=True):
     labels: Words = ()
     name: Annotated[str, msgspec.Meta(max_length=NAME_CHARACTERS_MAX)] = ""
     not_after_ms: UnixMs = 0
+    endorsed: Annotated[bool, grown(64)] = False  # readers that know neither see a member
+    weights: Annotated[tuple[Key, ...], msgspec.Meta(max_length=WEIGHTS_MAX), grown(65)] = ()
 
 
 class Revocation(msgspec.Struct, frozen=True):
-    """Takes a certificate back, by serial; of no use after `not_after_ms`, when that one expires anyway."""
+    """Takes certificates back, by serial; of no use after `not_after_ms`, when the last of them has expired."""
 
     serial: Serial
     mesh: MeshId
@@ -66,7 +75,12 @@ class Revocation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a chain proves of a node until `not_after_ms`. `serials` are those of the chain, its own first."""
+    """What a chain proves of a node until `not_after_ms`. `serials` are those of the chain, its own first.
+
+    `trust` is what it is trusted with whatever weights it runs; `weights` are those with which it is endorsed, if it
+    is not with all. `rank` orders what several chains say of one node: the root's word before an issuer's, an
+    endorsement before none, and then the newest.
+    """
 
     node: NodeId
     roles: tuple[str, ...]
@@ -75,6 +89,17 @@ class Standing:
     not_after_ms: int
     name: str = ""
     serials: tuple[bytes, ...] = ()
+    weights: tuple[bytes, ...] = ()
+    rank: tuple[bool, bool, int] = (False, False, 0)
+
+    def trust_for(self, weights: bytes) -> Trust:
+        """How far the node is trusted while it runs the weights with this SHA-256."""
+        return max(self.trust, Trust.ENDORSED) if weights in self.weights else self.trust
+
+
+def issue(signer: signing.Signer, certificate: Certificate, *, seq: int, issued_ms: int) -> Record:
+    """Sign a certificate as it is, with the root's key or an issuer's; what that proves is for `verify_chain`."""
+    return _sign(signer, certificate, seq=seq, issued_ms=issued_ms)
 
 
 def issue_issuer(
@@ -119,14 +144,16 @@ def issue_member(
 
 def revoke(signer: signing.Signer, certificate: Certificate, *, seq: int, issued_ms: int) -> Record:
     """Take a certificate back, with the root's or an issuer's key."""
-    revocation = Revocation(certificate.serial, certificate.mesh, certificate.not_after_ms)
+    # A node apart from us may have had a newer one, with the same serial, from an issuer that has not heard of this.
+    until_ms = max(certificate.not_after_ms, issued_ms + ISSUER_LIFETIME_MS)
+    revocation = Revocation(certificate.serial, certificate.mesh, until_ms)
     return make_record(
         signer,
         RecordType.REVOCATION,
         seq=seq,
         issued_ms=issued_ms,
         # A certificate counts a little past its end, by clocks that may differ: so must what takes it back.
-        ttl_ms=max(1, certificate.not_after_ms - issued_ms + 2 * CLOCK_TOLERANCE_MS),
+        ttl_ms=until_ms - issued_ms + 2 * CLOCK_TOLERANCE_MS,
         payload=pack_fields(revocation, name=certificate.serial.hex()),
     )
 
@@ -176,15 +203,29 @@ def verify_chain(
         _check_times(record, each, now_ms)
         if each.serial in revoked:
             raise _revoked(each)
+    endorsed = certificate.endorsed and _may_endorse(links)
     return Standing(
         node=node_id(subject_key),
         roles=certificate.roles,
         labels=certificate.labels,
-        trust=Trust.TRUSTED if LABEL_TRUSTED in certificate.labels else Trust.MEMBER,
+        trust=_trust_of(certificate, endorsed=endorsed),
         not_after_ms=min(each.not_after_ms for _, each in links),
         name=certificate.name,
         serials=tuple(each.serial for _, each in links),
+        weights=certificate.weights if endorsed else (),
+        rank=(len(links) == 1, endorsed, links[0][0].issued_ms),
     )
+
+
+def _trust_of(certificate: Certificate, *, endorsed: bool) -> Trust:
+    if endorsed and not certificate.weights:
+        return Trust.ENDORSED
+    return Trust.TRUSTED if LABEL_TRUSTED in certificate.labels else Trust.MEMBER
+
+
+def _may_endorse(links: list[tuple[Record, Certificate]]) -> bool:
+    """Whether whoever signed the first may endorse: the root, or an issuer that the root allows it."""
+    return len(links) == 1 or ROLE_ENDORSER in links[-1][1].roles
 
 
 def _sign(signer: signing.Signer, certificate: Certificate, *, seq: int, issued_ms: int) -> Record:
@@ -212,18 +253,18 @@ def _read_chain(chain: tuple[bytes, ...], verify: Verify) -> list[tuple[Record, 
 
 
 def _check_signers(links: list[tuple[Record, Certificate]], root_key: bytes) -> None:
-    """The last is the root's own statement about an issuer, and the first (if another) is that issuer's."""
+    """The last is the root's own statement; one before it is by an issuer, whom the last is about."""
     record, issuer = links[-1]
     if record.key != root_key or any(each.mesh != mesh_id(root_key) for _, each in links):
         raise WrongMesh("The certificate is for another mesh.", hint="Check which mesh the ticket is for.")
-    if ROLE_ISSUER not in issuer.roles:
-        raise NotAllowed("The certificate's signer is not an issuer of this mesh.")
     if len(links) == 1:
         return
+    if ROLE_ISSUER not in issuer.roles:
+        raise NotAllowed("The certificate's signer is not an issuer of this mesh.")
     record, member = links[0]
     if record.key != issuer.key:
         raise NotAllowed("The certificate's signer is not the issuer shown with it.")
-    if ROLE_ISSUER in member.roles:
+    if ROLES_OF_ROOT & set(member.roles):
         raise NotAllowed("Only the root may make issuers.")
 
 

@@ -1,6 +1,7 @@
 """The mesh that this node belongs to: its id, its root, this node's chain, and everyone's standing. Pure."""
 
 from collections.abc import Callable, Container
+from functools import lru_cache
 
 import msgspec
 
@@ -12,13 +13,14 @@ from meshnode.trust.certificates import (
     ROLE_MEMBER,
     SERIAL_BYTES,
     Standing,
+    certificate_of,
     issue_issuer,
     verify_chain,
 )
 from meshwire import signing
-from meshwire.errors import LocalWireError
+from meshwire.errors import LocalWireError, RemoteWireError
 from meshwire.ids import MESH_ID_BYTES, mesh_id
-from meshwire.records import Verify
+from meshwire.records import Verify, read_record
 
 MESH_NAME_CHARACTERS_MAX = 64
 
@@ -41,11 +43,16 @@ class Mesh(msgspec.Struct, frozen=True):
         return self.root_key is None
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """What this node's own certificate says that it may do; empty in an open mesh."""
+        return _roles_in(self.chain[0]) if self.chain else ()
+
+    @property
     def role(self) -> str:
         """This node's own role: issuer, member, or empty in an open mesh."""
         if self.is_open:
             return ""
-        return ROLE_ISSUER if len(self.chain) == 1 else ROLE_MEMBER
+        return ROLE_ISSUER if ROLE_ISSUER in self.roles else ROLE_MEMBER
 
     def standing(
         self,
@@ -103,5 +110,14 @@ def require_issuer(mesh: Mesh) -> None:
     if mesh.role != ROLE_ISSUER:
         raise NotAllowed(
             "This device is a member of the mesh, and cannot invite others.",
-            hint="Run `meshnode invite` on the device that founded the mesh.",
+            hint="Run it on the device that founded the mesh or another issuer: `meshnode trust list` names them.",
         )
+
+
+@lru_cache(64)
+def _roles_in(raw: bytes) -> tuple[str, ...]:
+    """The roles in a certificate that was verified when it came."""
+    try:
+        return certificate_of(read_record(raw)).roles
+    except RemoteWireError:
+        return ()

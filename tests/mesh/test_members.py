@@ -12,7 +12,9 @@ from meshnode.terms import Trust
 from meshnode.trust.certificates import (
     LABEL_TRUSTED,
     MEMBER_LIFETIME_MS,
+    Certificate,
     certificate_of,
+    issue,
     issue_member,
     revoke,
 )
@@ -204,3 +206,58 @@ def test_a_revocation_outlives_the_certificate_by_what_clocks_may_differ(clock: 
     members.book.expire((clock.now_ms - NOW) / 1000)
     with pytest.raises(Revoked):
         members.admit(MEMBER.key, CHAIN)
+
+
+def by_root(identity: Identity, issued_ms: int = NOW, **changes: Any) -> Record:
+    facts: dict[str, Any] = {
+        "serial": certificate_of(read_record(CHAIN[0])).serial,
+        "mesh": MESH.id,
+        "key": identity.key,
+        "roles": ("member",),
+        "not_after_ms": NOW + MEMBER_LIFETIME_MS,
+    }
+    return issue(ROOT, Certificate(**(facts | changes)), seq=issued_ms, issued_ms=issued_ms)
+
+
+def test_a_better_certificate_counts_as_soon_as_it_comes(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    hear(members, CHAIN[0])
+    assert members.trust(MEMBER.key) is Trust.TRUSTED
+    endorsed = by_root(MEMBER, endorsed=True)
+    hear(members, endorsed.raw)
+    assert members.trust(MEMBER.key) is Trust.ENDORSED
+    assert members.chain_of(MEMBER.key) == (endorsed.raw,)
+    lesser = by_root(MEMBER, NOW + 1)
+    hear(members, lesser.raw)  # the root has changed its mind
+    assert members.trust(MEMBER.key) is Trust.MEMBER
+    hear(members, endorsed.raw)
+    members.admit(MEMBER.key, (endorsed.raw,))
+    assert members.trust(MEMBER.key) is Trust.MEMBER
+
+
+def test_one_revocation_takes_all_certificates_with_its_serial_back(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    hear(members, by_root(MEMBER, endorsed=True).raw, revocation())
+    assert not members.is_member(MEMBER.key)
+    assert members.chain_of(MEMBER.key) == ()
+    later = by_root(MEMBER, NOW + 5, not_after_ms=NOW + 2 * MEMBER_LIFETIME_MS)
+    hear(members, later.raw)  # from an issuer that had not heard of it
+    assert not members.is_member(MEMBER.key)
+    clock.now_ms = NOW + MEMBER_LIFETIME_MS + 60 * 60_000
+    members.book.expire((clock.now_ms - NOW) / 1000)
+    assert not members.is_member(MEMBER.key)
+
+
+def test_nothing_is_verified_again_while_no_certificate_comes(clock: Clock) -> None:
+    members = clock.members()
+    members.admit(MEMBER.key, CHAIN)
+    hear(members, CHAIN[0], certificate(OTHER).raw)
+    for _ in range(5):
+        assert members.is_member(MEMBER.key)
+    before = clock.verified
+    hear(members, certificate(OTHER, labels=("x",)).raw)  # about somebody else
+    for _ in range(5):
+        assert members.is_member(MEMBER.key)
+    assert clock.verified == before

@@ -18,6 +18,10 @@ from tests.mesh.test_ads import CARD, NODE_AD
 class Known:
     trust: Trust = Trust.TRUSTED
     labels: tuple[str, ...] = ("eu",)
+    endorsed_for: bytes = b""
+
+    def trust_for(self, weights: bytes) -> Trust:
+        return Trust.ENDORSED if weights == self.endorsed_for else self.trust
 
 
 def member(key: bytes) -> Known | None:
@@ -122,3 +126,25 @@ def test_vitals_that_name_all_neighbours_outweigh_a_relay_in_the_ad() -> None:
     )
     ann.learn_from(cat)
     assert Peers(ann.book).view({bob.node: 10.0}, member)[cat.node].route is None
+
+
+def test_trust_goes_with_the_weights_and_evidence_raises_only_what_is_endorsed() -> None:
+    ann, bob = Actor(1), Actor(2)
+    announce(bob)
+    other = structs.replace(CARD, name="other:1b", digest=b"\x07" * 32)
+    shown = structs.replace(NODE_AD, evidence=b"a report")
+    for kind, payload in (
+        (RecordType.NODE, ads.node_payload(shown)),
+        (RecordType.MODEL, ads.model_payload(ads.model_ad(other))),
+    ):
+        bob.book.publish(bob.signer, kind, payload, ttl_ms=60_000, now=bob.now, wall_ms=bob.wall_ms)
+    ann.learn_from(bob)
+
+    def trusts(peers: Peers, endorsed_for: bytes) -> dict[bytes, Trust]:
+        view = peers.view({bob.node: 1.0}, lambda _key: Known(endorsed_for=endorsed_for))
+        return {one.card.digest: one.trust for one in peers.candidates(view)}
+
+    plain, believing = Peers(ann.book), Peers(ann.book, lambda _key, evidence: evidence == b"a report")
+    assert trusts(plain, CARD.digest) == {CARD.digest: Trust.ENDORSED, other.digest: Trust.TRUSTED}
+    assert trusts(believing, CARD.digest) == {CARD.digest: Trust.HARDWARE, other.digest: Trust.TRUSTED}
+    assert set(trusts(believing, b"").values()) == {Trust.TRUSTED}

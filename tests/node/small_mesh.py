@@ -47,11 +47,18 @@ class World:
 
         It is at `mem://place`, which is its name unless it has moved.
         """
-        given = {"name": name, "engine": "none", "model": MODEL, "discover": False} | settings
+        given: dict[str, Any] = {"name": name, "engine": "none", "model": MODEL, "discover": False} | settings
+        attestation = given.pop("attestation", None)
         config = Config(home=self.homes / name, **given)
         at = place or name
         network = self.network.place(at)
-        return open_node(config, seams=self.seams(**seams or {}), network=network, listen=f"mem://{at}")
+        return open_node(
+            config,
+            seams=self.seams(**seams or {}),
+            network=network,
+            listen=f"mem://{at}",
+            attestation=attestation,
+        )
 
     async def line(
         self, stack: AsyncExitStack, seams: dict[str, Any] | None = None

@@ -9,7 +9,9 @@ import trio
 
 from meshnode.errors import HomeUnusable
 from meshnode.seams import in_thread, inline
+from meshnode.state import kept as kept_module
 from meshnode.state import store as store_module
+from meshnode.state.kept import Kept
 from meshnode.state.migrations import STEPS
 from meshnode.state.store import STORE_FILE, Store, open_store
 from meshnode.trust.membership import Mesh
@@ -177,3 +179,24 @@ async def test_use_after_close_is_an_error_of_ours(store: Store) -> None:
     await store.aclose()
     with pytest.raises(HomeUnusable):
         await store.next_seq(NOW)
+
+
+async def test_kept_records_are_one_a_name_and_end(store: Store, tmp_path: Path) -> None:
+    await store.keep("revocation", [Kept("a", b"1", NOW + 10), Kept("b", b"2", NOW + 20)], NOW)
+    await store.keep("revocation", [Kept("a", b"3", NOW + 30)], NOW)
+    await store.keep("vitals", [Kept("a", b"4", NOW + 30)], NOW)
+    store = await reopen(store, tmp_path)
+    assert await store.kept("revocation") == [b"3", b"2"]
+    await store.keep("vitals", [], NOW + 25)
+    assert (await store.kept("revocation"), await store.kept("vitals")) == ([b"3"], [b"4"])
+    await store.forget_mesh()
+    assert await store.kept("vitals") == []
+    await store.aclose()
+
+
+async def test_kept_records_are_bounded_and_those_go_that_end_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "KEPT_MAX", 2)
+    await store.keep("revocation", [Kept(str(n), bytes([n]), NOW + n) for n in range(1, 6)], NOW)
+    assert await store.kept("revocation") == [b"\x04", b"\x05"]

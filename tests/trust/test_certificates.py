@@ -187,7 +187,7 @@ def test_revocations_are_records_too() -> None:
     certificate = certificate_of(member())
     record = read_record(revoke(ISSUER, certificate, seq=9, issued_ms=NOW).raw)
     assert revocation_of(record).serial == certificate.serial
-    assert record.ttl_ms == MEMBER_LIFETIME_MS + 20 * MINUTE
+    assert record.ttl_ms == ISSUER_LIFETIME_MS + 20 * MINUTE  # longer than any certificate with this serial
     with pytest.raises(RemoteWireError):
         revocation_of(member())
 

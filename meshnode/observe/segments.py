@@ -1,0 +1,139 @@
+"""The audit log's files: lines appended whole and for good, in segments of bounded size. It knows bytes, not lines.
+
+A segment is named after the number of its first line. What an append returned from is on the disk; what it did not
+return from is there whole, in part, or not at all, and only ever at the end of the last segment.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshnode.errors import HomeUnusable
+
+FOLDER = "audit"
+NAME = re.compile(r"audit-(\d{16})\.jsonl")
+SEGMENTS_PER_LOG = 8  # so many files share the bound; the oldest goes when they would be more
+SEGMENT_BYTES_MIN = 64 * 1024
+SET_ASIDE_MAX = 8  # damaged logs that are kept for people to look at
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One file, and the number of its first line."""
+
+    path: Path
+    first: int
+
+
+class Segments:
+    """The files of one log. Every method does IO and raises HomeUnusable."""
+
+    def __init__(self, folder: Path, bytes_max: int) -> None:
+        self.folder = folder
+        self.segment_bytes = max(SEGMENT_BYTES_MIN, bytes_max // SEGMENTS_PER_LOG)
+
+    def all(self) -> list[Segment]:
+        """The files there are, the oldest first."""
+        with _translated(self.folder):
+            if not self.folder.is_dir():
+                return []
+            found = ((path, NAME.fullmatch(path.name)) for path in self.folder.iterdir())
+            return sorted(
+                (Segment(path, int(name[1])) for path, name in found if name), key=lambda one: one.first
+            )
+
+    def read(self, segment: Segment) -> bytes:
+        """All of a file."""
+        with _translated(segment.path):
+            return segment.path.read_bytes()
+
+    def append(self, first: int, lines: bytes) -> None:
+        """Put lines, of which the first has this number, at the end, for good; on failure none of them is there."""
+        with _translated(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            segments = self.all()
+            fits = bool(segments) and segments[-1].path.stat().st_size + len(lines) <= self.segment_bytes
+            path = segments[-1].path if fits else self.folder / f"audit-{first:016}.jsonl"
+            _append(path, lines)
+            if not fits:
+                _sync_folder(self.folder)
+
+    def cut(self, segment: Segment, size: int) -> None:
+        """Leave only so many bytes of a file, and nothing of it if that is none."""
+        with _translated(segment.path):
+            if size == 0:
+                segment.path.unlink()
+                _sync_folder(self.folder)
+                return
+            with segment.path.open("r+b") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+
+    def superfluous(self) -> list[Segment]:
+        """The oldest files, which are more than there may be."""
+        segments = self.all()
+        return segments[: max(0, len(segments) - SEGMENTS_PER_LOG)]
+
+    def remove(self, segments: list[Segment]) -> None:
+        """Delete files."""
+        with _translated(self.folder):
+            for segment in segments:
+                segment.path.unlink(missing_ok=True)
+            _sync_folder(self.folder)
+
+    def set_aside(self, name: str) -> Path:
+        """Move all files into a folder beside, for people to look at; the oldest such folders go."""
+        with _translated(self.folder):
+            kept = sorted(path for path in self.folder.glob("damaged-*") if path.is_dir())
+            for old in kept[: max(0, len(kept) - SET_ASIDE_MAX + 1)]:
+                for path in old.iterdir():
+                    path.unlink()
+                old.rmdir()
+            target = self.folder / f"damaged-{name}"
+            target.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for segment in self.all():
+                segment.path.rename(target / segment.path.name)
+            _sync_folder(self.folder)
+            return target
+
+
+def _append(path: Path, lines: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            _write_all(descriptor, lines)
+            os.fsync(descriptor)
+        except OSError:
+            with suppress(OSError):  # if even that fails, the next start mends it
+                os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, lines: bytes) -> None:
+    while lines:
+        lines = lines[os.write(descriptor, lines) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HomeUnusable(
+            f"The audit log {path} cannot be used: {error.strerror or error}.",
+            hint="Is the disk full, or the directory not yours? No request leaves this node without its line.",
+        ) from error
