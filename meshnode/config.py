@@ -19,6 +19,7 @@ import platformdirs
 from msgspec import Meta
 
 from meshnode.errors import ConfigInvalid, HomeUnusable
+from meshnode.terms import CacheMode
 from meshnode.terms.hours import EXAMPLE
 from meshnode.terms.sparing import Sparing
 
@@ -189,6 +190,24 @@ class Config(Sparing, frozen=True, kw_only=True):
             ge=1, le=1 << 20, description="The most that the audit log's files take, in MiB; the oldest go."
         ),
     ] = 64
+    cache: Annotated[
+        CacheMode,
+        Meta(
+            description="The most that requests may be given of kept answers: off, exact (to the same request) or "
+            "semantic (to a question that means the same, for requests that wish for it; needs meshnode[semantic])."
+        ),
+    ] = CacheMode.EXACT
+    cache_mb: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1 << 20,
+            description="Disk space for kept answers, in MiB; the least used one goes first.",
+        ),
+    ] = 64
+    cache_ttl_s: Annotated[
+        int, Meta(ge=1, le=366 * 86_400, description="How long an answer is kept, in seconds.")
+    ] = 86_400
     upstream: Annotated[
         Texts,
         Meta(description="URLs of OpenAI-compatible servers on this machine whose models this node offers."),

@@ -15,7 +15,7 @@ from meshnode.api.messages import Messages, turns_of
 from meshnode.api.options import MeshOptions, ModelName, decode, given, mesh_options, wished
 from meshnode.api.tools import ResponseFormat, ToolBodies, ToolChoice, choice_of, output_of, tools_of
 from meshnode.errors import BadRequest, ContextExceeded
-from meshnode.terms import Bias, Job, Sampling, Wish
+from meshnode.terms import Bias, CacheMode, Job, Sampling, Wish
 from meshnode.terms.job import BIASES_MAX, TOP_LOGPROBS_MAX
 from meshwire.limits import PROMPT_MAX
 
@@ -117,7 +117,10 @@ def _choice(job: Job, index: int) -> Job:
     seed = job.sampling.seed
     shifted = None if seed is None else seed + index if seed + index <= SEED_MAX else seed - index
     sampling = msgspec.structs.replace(job.sampling, seed=shifted)
-    return msgspec.structs.replace(job, id=f"{job.id}-{index}", sampling=sampling)
+    wish = job.wish
+    if shifted is None and sampling.temperature > 0:  # drawn anew: not the first choice once more
+        wish = msgspec.structs.replace(wish, cache=CacheMode.OFF)
+    return msgspec.structs.replace(job, id=f"{job.id}-{index}", sampling=sampling, wish=wish)
 
 
 def _prompt_bytes(job: Job) -> int:

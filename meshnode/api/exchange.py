@@ -119,4 +119,6 @@ def _provenance(answer: Answer) -> Mapping[str, str]:
         "trust": answer.trust,
         "attempts": str(answer.attempts),
     }
+    if answer.cache:
+        facts |= {"cache": answer.cache, "similarity": f"{answer.similarity:.3f}"}
     return {f"x-mesh-{name}": header_text(value) for name, value in facts.items()}

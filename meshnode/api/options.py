@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from meshnode.errors import BadRequest
-from meshnode.terms import Job, Place, Privacy, Wish
+from meshnode.terms import CacheMode, Job, Place, Privacy, Wish
 
 DEADLINE_MS_MAX = 3_600_000
 BYTES_PER_TOKEN = 4  # for the estimate that scoring uses; the node that serves counts exactly
@@ -38,6 +38,7 @@ class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signed_by: Annotated[tuple[PublicKey, ...], Meta(max_length=16)] | None = None
     tenant: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     explain: bool | None = None
+    cache: CacheMode | None = None
 
 
 def mesh_options(body: MeshOptions | None, headers: Iterable[tuple[str, str]]) -> MeshOptions:
@@ -65,6 +66,7 @@ def wished(job: Job, model: str, prompt_bytes: int, mesh: MeshOptions) -> Job:
         place=mesh.route,
         residency=mesh.residency,
         signed_by=mesh.signed_by,
+        cache=mesh.cache,
     )
     return given(msgspec.structs.replace(job, wish=wish), deadline_ms=mesh.deadline_ms)
 
@@ -121,6 +123,7 @@ def _explained(error: msgspec.ValidationError) -> tuple[str, str]:
 _CHOICES: Mapping[str, Iterable[str]] = {
     "privacy": tuple(Privacy),
     "route": tuple(Place),
+    "cache": tuple(CacheMode),
     "mesh": MeshOptions.__struct_fields__,
 }
 

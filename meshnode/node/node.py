@@ -31,6 +31,7 @@ from meshnode.node.engines import Engines
 from meshnode.node.far import Far
 from meshnode.node.presence import Presence, World
 from meshnode.node.provenance import answer_for, label_of
+from meshnode.node.remembering import recall_of
 from meshnode.node.sharing import Sharing
 from meshnode.node.trusting import TrustActions
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
@@ -113,7 +114,10 @@ class Node:
         self.trust = TrustActions(self.present)
         choose = audit.choosing(self._chooser, self._chooser.plan)
         run_on = audit.running(self._run_on)
-        self._walk = Walk(admission, choose, run_on, self._answer_for, self._chooser.router.budget)
+        self._recall = recall_of(config, seams, self.bench, identity.node, lambda: self._label(identity.node))
+        self._walk = Walk(
+            admission, choose, run_on, self._answer_for, self._chooser.router.budget, self._recall
+        )
         self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
         self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local, identity.node)
         self._world = World(
@@ -263,6 +267,7 @@ class Node:
             await nursery.start(self._inbound.run)
             nursery.start_soon(self.sharing.run)
             await nursery.start(self._chooser.run)
+            await nursery.start(self._recall.run)
             await nursery.start(self._stay_present, mesh, listen)
             task_status.started()
 
@@ -379,7 +384,10 @@ class Node:
             yield pieces
 
     def _answer_for(self, candidate: Candidate) -> Answer:
-        return answer_for(candidate, self.identity.node, lambda node: label_of(node, self._facts()))
+        return answer_for(candidate, self.identity.node, self._label)
+
+    def _label(self, node: bytes) -> str:
+        return label_of(node, self._facts())
 
     def _facts(self) -> Facts:
         return Facts(

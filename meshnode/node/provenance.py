@@ -19,6 +19,7 @@ def answer_for(candidate: Candidate, own: bytes, label: Callable[[bytes], str]) 
         rung="peer" if candidate.path else "local",
         trust="self" if candidate.trust is Trust.SELF else candidate.trust.name.lower(),
         tier=candidate.card.tier,
+        digest=candidate.card.digest,
     )
 
 

@@ -1,4 +1,4 @@
-"""The walk of one request: admit, choose, run; try elsewhere before the first piece, and go on elsewhere after it.
+"""The walk of one request: admit, recall, choose, run; try elsewhere before the first piece, and go on so after it.
 
 An answer whose node or link is lost goes on from the ids of its tokens, at a node with the very same weights. It
 knows no sockets and no HTTP. Exactly one terminal event comes out: an End, or one MeshError.
@@ -15,6 +15,7 @@ from meshnode.errors import MeshError
 from meshnode.routing.retries import RetryBudget
 from meshnode.serve.admit import Admission
 from meshnode.serve.course import AGAIN_S, Choose, Course, RunOn
+from meshnode.serve.recall import Recall
 from meshnode.serve.running import Running
 from meshnode.serve.trial import ATTEMPTS, SILENCE_S, Trial, too_late
 from meshnode.terms import Answer, Candidate, Emitted, End, Job
@@ -32,8 +33,10 @@ class Walk:
         run_on: RunOn,
         answer_for: Callable[[Candidate], Answer],
         budget: RetryBudget | None = None,
+        recall: Recall | None = None,
     ) -> None:
         self._admission = admission
+        self._recall = recall
         self._choose = choose
         self._run_on = run_on
         self._answer_for = answer_for
@@ -45,22 +48,29 @@ class Walk:
 
         Raises MeshError on entering while nothing was emitted; later failures come out of the iterator.
         """
+        with self._admission.place():
+            recalled = self._recall.answer(job, self._run) if self._recall else self._run(job)
+            async with recalled as running:
+                yield running
+
+    @asynccontextmanager
+    async def _run(self, job: Job) -> AsyncIterator[Running]:
+        """Run a job that nothing is remembered of."""
         self._budget.asked(trio.current_time())
         trial = Trial(job, trio.current_time() + job.deadline_ms / 1000)
-        with self._admission.place():
-            while trial.goes_on:
-                async with AsyncExitStack() as attempt:
-                    waiting = attempt.enter_context(trio.CancelScope(deadline=trial.deadline))
-                    course = Course(trial, self._choose, self._run_on, self._answer_for)
-                    attempt.push_async_callback(course.aclose)
-                    running = await self._attempt(trial, course)
-                    waiting.deadline = math.inf  # from here on only the wait for the next piece is bounded
-                    if running is not None and not waiting.cancel_called:
-                        yield running
-                        return
-                if waiting.cancel_called:  # perhaps in the very moment of the first piece
-                    raise too_late(job)
-            raise trial.verdict()
+        while trial.goes_on:
+            async with AsyncExitStack() as attempt:
+                waiting = attempt.enter_context(trio.CancelScope(deadline=trial.deadline))
+                course = Course(trial, self._choose, self._run_on, self._answer_for)
+                attempt.push_async_callback(course.aclose)
+                running = await self._attempt(trial, course)
+                waiting.deadline = math.inf  # from here on only the wait for the next piece is bounded
+                if running is not None and not waiting.cancel_called:
+                    yield running
+                    return
+            if waiting.cancel_called:  # perhaps in the very moment of the first piece
+                raise too_late(job)
+        raise trial.verdict()
 
     async def _attempt(self, trial: Trial, course: Course) -> Running | None:
         """Run the job on the next candidate until it says something; else None, and why in `trial.failure`."""

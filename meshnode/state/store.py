@@ -128,7 +128,7 @@ class Store:
                 self._connection.execute("BEGIN IMMEDIATE")
                 return work(self._connection)
         except sqlite3.Error as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
 
     def _close(self) -> None:
         with self._one_at_a_time:
@@ -141,19 +141,26 @@ async def open_store(home: Path, blocking: Blocking) -> Store:
     return Store(await blocking(lambda: _connect(path)), blocking, path)
 
 
+def private_file(path: Path) -> None:
+    """Make a file that nobody else may read, if it is not there; raises OSError.
+
+    SQLite gives its side files the mode of the main one, so it must be private before SQLite sees it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its side files the mode of the main one, so it must be private before SQLite sees it.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        private_file(path)
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     try:
         _prepare(connection, path)
     except sqlite3.Error as error:
         connection.close()
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     except HomeUnusable:
         connection.close()
         raise
@@ -167,7 +174,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     migrate(connection, path)
 
 
-def _unusable(path: Path, error: Exception) -> HomeUnusable:
+def unusable(path: Path, error: Exception) -> HomeUnusable:
+    """What to tell of a file of the home that cannot be used."""
     return HomeUnusable(
         f"{path} cannot be used: {error}.",
         hint="Is the disk full, or the directory not yours? If the file is damaged, move it away.",

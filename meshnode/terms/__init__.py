@@ -30,7 +30,7 @@ from meshnode.terms.piece import (
 from meshnode.terms.posture import Posture
 from meshnode.terms.privacy import Privacy, Trust
 from meshnode.terms.reading import Reading
-from meshnode.terms.wish import Place, Wish
+from meshnode.terms.wish import CacheMode, Place, Wish
 
 __all__ = [
     "TOOL_CHOICE_AUTO",
@@ -39,6 +39,7 @@ __all__ = [
     "TOOL_CHOICE_REQUIRED",
     "Answer",
     "Bias",
+    "CacheMode",
     "Candidate",
     "Emitted",
     "End",

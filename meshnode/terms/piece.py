@@ -82,6 +82,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Who serves a request, known before the first piece.
 
     `path` names every node from the origin to the one that serves, both included; `rung` is local or peer.
+    `digest` is the SHA-256 of the weights. `cache` is empty for an answer that is computed, else how it was found:
+    exact, semantic, or flight for a run that was under way; `similarity` is that of the questions, 1 for the same.
     """
 
     model: str
@@ -91,3 +93,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     trust: str
     tier: int
     attempts: int = 1
+    digest: bytes = b""
+    cache: str = ""
+    similarity: float = 1.0

@@ -20,13 +20,22 @@ class Place(StrEnum):
     MESH = "mesh"
 
 
+class CacheMode(StrEnum):
+    """Which kept answers a request may be given, each mode those before it as well."""
+
+    OFF = "off"
+    EXACT = "exact"  # to the same request
+    SEMANTIC = "semantic"  # to a question that means the same
+
+
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """The requirements of one request.
 
     `model` is a name such as `smollm2:135m`, `qwen3:8b@q5`, or an exact digest `sha256:…`; empty means
     whatever there is. `min_tier` is 0 to 6, see `meshnode.routing.quants`. `prompt_tokens` is an estimate, for
     scoring only. `features` are things the node must be able to do, by name. `signed_by` are the public keys,
-    in hex, of whom one must have signed the weights; empty takes any weights.
+    in hex, of whom one must have signed the weights; empty takes any weights. `cache` says which kept answers are
+    welcome; None leaves it to the node, which then reuses only what was not drawn by lot.
     """
 
     model: str = ""
@@ -38,3 +47,4 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     features: Labels = ()
     residency: Labels = ()
     signed_by: Labels = ()
+    cache: CacheMode | None = None

@@ -123,7 +123,7 @@ async def ask(
         "stream": True,
         "temperature": 0,
         "max_tokens": tokens,
-        "mesh": {"deadline_ms": int(deadline_s * 1000)},
+        "mesh": {"deadline_ms": int(deadline_s * 1000), "cache": "off"},
     }
     with trio.move_on_after(deadline_s + GRACE_S):
         try:

@@ -68,6 +68,7 @@ async def ask_node(client: httpx2.AsyncClient, url: str, tokens: int) -> Run:
         "max_tokens": tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
+        "mesh": {"cache": "off"},
     }
     begun = time.perf_counter()
     stamps: list[float] = []

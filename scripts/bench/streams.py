@@ -87,6 +87,7 @@ def _request(talk: h11.Connection, host: str, body: bytes) -> bytes:
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
+        ("X-Mesh-Cache", "off"),  # which only a node knows
     ]
     request = h11.Request(method="POST", target="/v1/chat/completions", headers=headers)
     events = (request, h11.Data(data=body), h11.EndOfMessage())

@@ -2,14 +2,16 @@
 
 import json
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.api.app import build
+from meshnode.api.completion import jobs_of, read_completion
 from meshnode.api.exchange import DECISION_BYTES_MAX
 from meshnode.errors import Busy, Interrupted, MeshError, ModelNotFound, NoCandidate
-from meshnode.terms import Progress
+from meshnode.terms import CacheMode, Progress
 from tests.api.fakes import ANSWER, END, HELLO, FakeDoors, chat, piece, request_body
 
 
@@ -272,3 +274,36 @@ def test_an_unknown_code_keeps_its_name():
     error.code = "quota_of_2031"
     assert shape_of(error).status == 500
     assert json.loads(body_of(error))["error"]["code"] == "quota_of_2031"
+
+
+async def test_a_kept_answer_is_labelled_with_how_it_was_found_and_how_like_the_questions_are(monkeypatch):
+    plain = await answered(FakeDoors())
+    assert "x-mesh-cache" not in plain.headers
+    kept = msgspec.structs.replace(ANSWER, cache="semantic", similarity=0.98765)
+    monkeypatch.setattr("tests.api.fakes.ANSWER", kept)
+    labelled = await answered(FakeDoors())
+    assert (labelled.headers["x-mesh-cache"], labelled.headers["x-mesh-similarity"]) == ("semantic", "0.988")
+
+
+async def test_the_cache_is_wished_for_in_the_body_or_a_header_and_nonsense_is_named():
+    doors = FakeDoors()
+    await answered(doors, request_body(mesh={"cache": "semantic"}))
+    await answered(doors, headers={"x-mesh-cache": "off"})
+    assert [job.wish.cache for job in doors.jobs] == [CacheMode.SEMANTIC, CacheMode.OFF]
+    refused = await answered(doors, request_body(mesh={"cache": "always"}))
+    assert refused.status == 400
+    assert json.loads(refused.text)["error"]["param"] == "mesh.cache"
+    assert "off, exact, semantic" in json.loads(refused.text)["error"]["message"]
+
+
+def test_choices_that_are_drawn_anew_are_not_the_first_one_once_more():
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": "hi"}],
+        "n": 2,
+        "mesh": {"cache": "exact"},
+    }
+    first, second = jobs_of(read_completion(json.dumps(body).encode()), "req-1")
+    assert (first.wish.cache, second.wish.cache) == (CacheMode.EXACT, CacheMode.OFF)
+    seeded = jobs_of(read_completion(json.dumps(body | {"seed": 7}).encode()), "req-1")
+    assert {job.wish.cache for job in seeded} == {CacheMode.EXACT}

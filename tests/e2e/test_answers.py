@@ -11,9 +11,10 @@ from tests.e2e.world import HANG_S, MODEL, OBSERVED, Line, raised_line
 
 pytestmark = pytest.mark.model
 
+COMPUTED = {"mesh": {"cache": "off"}}
 QUESTION = "What is the capital of France? Answer in one sentence."
 CANARY = "My password is marmalade-zeppelin-42. Write three sentences about the history of France."
-WISHES = {"model": MODEL, "temperature": 0.0, "max_tokens": 48}
+WISHES = {"model": MODEL, "temperature": 0.0, "max_tokens": 48, "cache": "off"}
 
 
 def check_answer(headers, text: str, finish: str) -> None:
@@ -32,7 +33,11 @@ async def test_the_openai_client_streams_an_answer_made_two_hops_away(line: Line
     def talk():
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             raw = client.chat.completions.with_raw_response.create(
-                model=MODEL, messages=[{"role": "user", "content": QUESTION}], stream=True, temperature=0
+                model=MODEL,
+                messages=[{"role": "user", "content": QUESTION}],
+                stream=True,
+                temperature=0,
+                extra_body=COMPUTED,
             )
             return raw.headers, [chunk.choices[0] for chunk in raw.parse()]
 
@@ -50,7 +55,11 @@ async def test_the_async_openai_client_works_on_trio(line: Line):
     with trio.fail_after(HANG_S):
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             raw = await client.chat.completions.with_raw_response.create(
-                model=MODEL, messages=[{"role": "user", "content": QUESTION}], stream=True, temperature=0
+                model=MODEL,
+                messages=[{"role": "user", "content": QUESTION}],
+                stream=True,
+                temperature=0,
+                extra_body=COMPUTED,
             )
             choices = [chunk.choices[0] async for chunk in raw.parse()]
     text = "".join(choice.delta.content or "" for choice in choices)

@@ -190,9 +190,10 @@ def free_port() -> int:
 
 
 def completion(prompt: str, **more: Any) -> dict[str, Any]:
-    """The body of a streamed chat completion that draws no lots."""
+    """The body of a streamed chat completion that draws no lots, and is computed each time."""
     turns = [{"role": "user", "content": prompt}]
-    return {"model": MODEL, "messages": turns, "stream": True, "temperature": 0, "max_tokens": 32, **more}
+    fixed = {"model": MODEL, "messages": turns, "stream": True, "temperature": 0, "max_tokens": 32}
+    return {**fixed, "mesh": {"cache": "off"}, **more}
 
 
 class Events:
