@@ -6,22 +6,21 @@ It does not know what a setting does, only its name, type and bounds.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 import platformdirs
 from msgspec import Meta
 
 from meshnode.errors import ConfigInvalid, HomeUnusable
-from meshnode.terms import CacheMode
+from meshnode.terms import CacheMode, CloudApi
 from meshnode.terms.hours import EXAMPLE
 from meshnode.terms.sparing import Sparing
+from meshnode.urls import check_loopback, checked_url, is_loopback
 
 FILE_NAME = "config.toml"
 ENV_PREFIX = "MESHNODE_"
@@ -34,6 +33,7 @@ Text = Annotated[str, Meta(max_length=256)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 UPSTREAMS_MAX = 16
+CLOUDS_MAX = 8
 UPSTREAM_URL = "It looks like http://127.0.0.1:11434; a path is given only where it is not /v1."
 
 
@@ -219,6 +219,16 @@ class Config(Sparing, frozen=True, kw_only=True):
             description="The same in full, as [[upstreams]] tables in config.toml; see docs/upstream.md.",
         ),
     ] = ()
+    cloud: Annotated[
+        tuple[CloudApi, ...],
+        Meta(
+            max_length=CLOUDS_MAX,
+            description="Commercial APIs with budgets, as [[cloud]] tables in config.toml; see docs/cloud.md.",
+        ),
+    ] = ()
+
+
+_CLOUD_URL = "It looks like https://api.openai.com/v1."
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -254,9 +264,10 @@ def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str])
     given.update(_typed(_from_env(env), "in the environment", prefix=ENV_PREFIX))
     given.update(_typed(_from_flags(flags), "on the command line", prefix="--"))
     config = Config(home=place, **given)  # type: ignore[arg-type]  # _typed converted every value
-    _check_loopback(config.api_host)
+    check_loopback(config.api_host)
     _check_upstreams(every_upstream(config))
     _check_hours(config)
+    _check_cloud(config.cloud)
     return config
 
 
@@ -338,7 +349,7 @@ def _convert(key: str, value: object, where: str, spelled: str) -> object:
     try:
         return msgspec.convert(value, field.type, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        reason = re.sub(r" - at `[^`]*?([a-z_]*)`$", _in_table, str(error))
+        reason = re.sub(r" - at `[^`]*?([a-z_]*)(?:\[[.\d]*\])*`$", _in_table, str(error))
         raise ConfigInvalid(
             f"{spelled} ({where}) is not usable: {reason}.", hint=_meta(field).description or "", param=key
         ) from error
@@ -356,14 +367,6 @@ def _nearest(key: str) -> str:
     return "The settings are: " + ", ".join(name for name in NAMES if name != "home") + "."
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address in a URL means this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _check_upstreams(upstreams: tuple[Upstream, ...]) -> None:
     for number, upstream in enumerate(upstreams, start=1):
         _check_upstream(upstream, f"Upstream {upstream.name or number}")
@@ -372,32 +375,26 @@ def _check_upstreams(upstreams: tuple[Upstream, ...]) -> None:
         raise ConfigInvalid("An upstream is named twice.", hint="Each URL once.", param="upstreams")
 
 
-def _check_upstream(upstream: Upstream, who: str) -> None:
-    """No message repeats the URL: somebody may have put a password into it."""
-    try:
-        url = urlsplit(upstream.url)
-        host, _port = url.hostname or "", url.port
-    except ValueError:
-        raise ConfigInvalid(f"{who} has no usable URL.", hint=UPSTREAM_URL, param="upstreams") from None
-    if url.scheme not in ("http", "https") or not host or url.query or url.fragment:
-        raise ConfigInvalid(f"{who} has no usable URL.", hint=UPSTREAM_URL, param="upstreams")
-    if "@" in url.netloc:
+def _check_cloud(apis: tuple[CloudApi, ...]) -> None:
+    for api in apis:
+        who = f"The commercial API {api.name}"
+        host, scheme = checked_url(api.url, who, _CLOUD_URL, "cloud")
+        if scheme != "https" and not is_loopback(host):
+            raise ConfigInvalid(
+                f"{who} would get its key in the clear.", hint="Use an https URL.", param="cloud"
+            )
+    names = [api.name for api in apis]
+    if len(set(names)) < len(names):
         raise ConfigInvalid(
-            f"{who} has a password in its URL.", hint="Name it with api_key_env instead.", param="upstreams"
+            "Two commercial APIs have one name.", hint="Each has a budget of its own.", param="cloud"
         )
+
+
+def _check_upstream(upstream: Upstream, who: str) -> None:
+    host, _scheme = checked_url(upstream.url, who, UPSTREAM_URL, "upstreams")
     if not (is_loopback(host) or upstream.allow_remote):
         raise ConfigInvalid(
             f"{who} is not on this machine ({host}), so prompts would leave it.",
             hint="If that is meant, give it a table [[upstreams]] in config.toml with allow_remote = true.",
             param="upstreams",
-        )
-
-
-def _check_loopback(host: str) -> None:
-    """The API has no keys, so nothing but this machine may reach it."""
-    if not is_loopback(host):
-        raise ConfigInvalid(
-            f"api_host {host} is not a loopback address, and the API has no keys yet.",
-            hint="Use 127.0.0.1, and reach it from elsewhere through an SSH tunnel or another node.",
-            param="api_host",
         )

@@ -50,6 +50,12 @@ class NoCandidate(MeshError):
     code = "no_candidate"
 
 
+class BudgetExceeded(MeshError):
+    """A commercial API could serve it, but what the owner allows to spend there does not cover the request."""
+
+    code = "budget_exceeded"
+
+
 class Busy(MeshError):
     """Everything that could serve is full; `retry_after_s` is an honest estimate.
 

@@ -35,6 +35,7 @@ TABLE: Mapping[str, Shape] = {
     "context_length_exceeded": Shape(400, _INVALID),
     "model_not_found": Shape(404, _INVALID),
     "no_candidate": Shape(503, "service_unavailable_error", final=True),
+    "budget_exceeded": Shape(402, "insufficient_quota", final=True),
     "busy": Shape(429, "rate_limit_error"),
     "yielded": Shape(429, "rate_limit_error"),
     "deadline_exceeded": Shape(504, "timeout_error", final=True),

@@ -17,7 +17,7 @@ from meshnode.api.flow import Item
 from meshnode.api.sse import EventStream, event
 from meshnode.errors import Interrupted, MeshError
 from meshnode.routing.decision import DecisionView
-from meshnode.terms import Answer
+from meshnode.terms import NUSD, Answer, CloudOffer, Usage
 
 # Keys of the ASGI state: the server's shutdown event, and the connection of this request.
 CLOSING, TRANSPORT = "closing", "transport"
@@ -31,6 +31,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self._asgi = (scope, receive, send)
         self._headers = {"x-request-id": request_id}
+        self._cloud: CloudOffer | None = None
         state = scope.get("state", {})
         self._closing: trio.Event | None = state.get(CLOSING)
         # Only there is a body of unknown length sent in chunks, and the connection this response's alone.
@@ -58,6 +59,7 @@ class Exchange:
 
     def served_by(self, answer: Answer) -> None:
         """From now on every response says who served it."""
+        self._cloud = answer.cloud
         self._headers.update(_provenance(answer))
 
     def decided(self, view: DecisionView) -> None:
@@ -67,6 +69,12 @@ class Exchange:
             candidates = candidates[: len(candidates) // 2]
             view = msgspec.structs.replace(view, candidates=candidates)
         self._headers["x-mesh-decision"] = text
+
+    def counted(self, usage: Usage) -> None:
+        """Say what a whole answer has cost, if a commercial API served it."""
+        if self._cloud is not None:
+            nusd = self._cloud.price.cost_nusd(usage.prompt_tokens, usage.completion_tokens)
+            self._headers["x-mesh-price-usd"] = f"{nusd / NUSD:.9f}"
 
     async def start(self) -> None:
         """Commit to a stream, once."""
@@ -121,4 +129,8 @@ def _provenance(answer: Answer) -> Mapping[str, str]:
     }
     if answer.cache:
         facts |= {"cache": answer.cache, "similarity": f"{answer.similarity:.3f}"}
+    if answer.cloud is not None:
+        price = answer.cloud.price
+        facts["price-per-million-usd"] = f"{price.input_usd:g} in, {price.output_usd:g} out"
+        facts["price-most-usd"] = f"{answer.cloud.most_usd:.9f}"
     return {f"x-mesh-{name}": header_text(value) for name, value in facts.items()}

@@ -36,6 +36,7 @@ class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline_ms: Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)] | None = None
     residency: Annotated[tuple[Label, ...], Meta(max_length=16)] | None = None
     signed_by: Annotated[tuple[PublicKey, ...], Meta(max_length=16)] | None = None
+    max_price: Annotated[float, Meta(ge=0)] | None = None
     tenant: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     explain: bool | None = None
     cache: CacheMode | None = None
@@ -67,6 +68,7 @@ def wished(job: Job, model: str, prompt_bytes: int, mesh: MeshOptions) -> Job:
         residency=mesh.residency,
         signed_by=mesh.signed_by,
         cache=mesh.cache,
+        max_price_usd=mesh.max_price,
     )
     return given(msgspec.structs.replace(job, wish=wish), deadline_ms=mesh.deadline_ms)
 

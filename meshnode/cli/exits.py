@@ -38,6 +38,7 @@ TABLE: Mapping[str, int] = {
     "interrupted": 43,
     "engine_failed": 44,
     "engine_crashed": 45,
+    "budget_exceeded": 46,
     "yielded": 48,
     "audit_broken": 50,
 }

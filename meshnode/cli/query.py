@@ -14,7 +14,7 @@ from meshnode.cli.sharing import sharing_line
 from meshnode.cli.verb import verb
 from meshnode.control.invite import duration_s
 from meshnode.control.verbs import InviteArguments
-from meshnode.observe.snapshot import EngineView, MeshView, PeerView, Snapshot
+from meshnode.observe.snapshot import CloudView, EngineView, MeshView, PeerView, Snapshot
 
 ID_CHARACTERS = 8  # enough to tell nodes apart by eye
 
@@ -86,6 +86,7 @@ def _status_facts(seen: Snapshot) -> dict[str, str]:
         "running": f"{engine.in_flight} of {engine.slots}, {engine.queued} waiting" if engine.slots else "",
         "more models": ", ".join(_other_engine(other) for other in seen.engines[1:]),
         "others' work": sharing_line(seen.sharing) if seen.engine.slots else "",
+        **{f"cloud {api.name}": _cloud(api) for api in seen.cloud},
         "relays": _relays(mesh),
         "links": str(len(seen.links)),
         "peers": str(len(seen.peers)),
@@ -96,6 +97,14 @@ def _relays(mesh: MeshView) -> str:
     """Who carries for this node, and for how many it does."""
     serving = f"for {mesh.relaying_for} that cannot be dialled" if mesh.relaying_for else ""
     return ", ".join(filter(None, [*(node[:ID_CHARACTERS] for node in mesh.relays), serving]))
+
+
+def _cloud(api: CloudView) -> str:
+    """A commercial API's budget, and what is in its way."""
+    sums = {"spent": api.spent_usd, "assumed spent": api.assumed_usd, "held": api.held_usd}
+    told = ", ".join(f"{amount:.4f} {word}" for word, amount in sums.items() if amount)
+    left = f"{api.left_usd:.4f} of {api.monthly_usd:g} USD left in {api.month}"
+    return "; ".join(filter(None, (left, told, api.detail if api.state != "ready" else "")))
 
 
 def _other_engine(engine: EngineView) -> str:

@@ -60,16 +60,23 @@ class Chunk(msgspec.Struct, frozen=True):
 @click.argument("model")
 @click.argument("prompt", required=False)
 @click.option("--privacy", help="Which nodes may run it: public, private, sensitive or local.")
+@click.option("--route", help="Where it may run: local, prefer-local, mesh or cloud.")
 @click.option("--max-tokens", type=int, help="End the answer after so many tokens.")
 @verb
 async def run(
-    screen: Screen, home: Path, model: str, prompt: str | None, privacy: str | None, max_tokens: int | None
+    screen: Screen,
+    home: Path,
+    model: str,
+    prompt: str | None,
+    privacy: str | None,
+    route: str | None,
+    max_tokens: int | None,
 ) -> None:
     """Ask MODEL for an answer to PROMPT; without one, chat until Ctrl-D.
 
     Without a terminal the prompt is read from standard input.
     """
-    options = {"max_tokens": max_tokens, "mesh": {"privacy": privacy} if privacy else None}
+    options = {"max_tokens": max_tokens, "mesh": {"privacy": privacy, "route": route}}
     seen = await client.status(home)
     timeout = httpx2.Timeout(SILENCE_S, connect=CONNECT_S)
     async with httpx2.AsyncClient(base_url=seen.api_url, timeout=timeout, trust_env=False) as http:

@@ -94,14 +94,20 @@ def sent(job: Job, candidate: Candidate) -> Decision:
         kind=Kind.SENT,
         request=job.id,
         privacy=privacy,
-        rung="trusted" if candidate.trust >= Trust.TRUSTED else "members",
-        where=to_text(NodeId(candidate.node)),
+        rung=_rung(candidate),
+        where=candidate.cloud.api if candidate.cloud is not None else to_text(NodeId(candidate.node)),
         weights=candidate.card.digest,
         trust=candidate.trust.name.lower(),
         reason=f"{privacy} needs {TRUST_NEEDED[privacy].name.lower()}",
         model=candidate.card.name,
-        path=candidate.path,
+        path=candidate.path if candidate.cloud is None else (),
     )
+
+
+def _rung(candidate: Candidate) -> str:
+    if candidate.cloud is not None:
+        return "cloud"
+    return "trusted" if candidate.trust >= Trust.TRUSTED else "members"
 
 
 def refused(job: Job, error: MeshError, plan: Plan) -> Decision:

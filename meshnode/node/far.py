@@ -1,4 +1,4 @@
-"""The way to a candidate at another node, and a job run there. It decides nothing."""
+"""The others: what they offer, the way to a candidate there, and a job run there. It decides nothing."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +18,26 @@ class Far:
 
     def __init__(self, presence: Callable[[], Presence | None]) -> None:
         self._find = presence
+
+    def candidates(self) -> list[Candidate]:
+        """What they offer now."""
+        presence = self._find()
+        return presence.candidates() if presence is not None else []
+
+    def vitals_seqs(self) -> dict[bytes, int]:
+        """Which state of their queues that was."""
+        presence = self._find()
+        return presence.vitals_seqs() if presence is not None else {}
+
+    async def look_up(self, family: str) -> None:
+        """Look for those who have models of a family."""
+        if (presence := self._find()) is not None:
+            await presence.look_up(family)
+
+    def tell(self) -> None:
+        """Something about this node has changed that they shall hear of soon."""
+        if (presence := self._find()) is not None:
+            presence.publisher.nudge()
 
     async def reach(self, candidate: Candidate) -> Link:
         """A link to a candidate, over relays if need be; raises Unreachable."""

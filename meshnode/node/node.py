@@ -3,6 +3,7 @@
 This is what a program embeds. Everything here is handed on to the room that knows how.
 """
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -44,6 +45,7 @@ from meshnode.seams import Seams
 from meshnode.serve.admit import Admission
 from meshnode.serve.attended import attended
 from meshnode.serve.choose import Chooser
+from meshnode.serve.cloud import CloudRung, cloud_answer
 from meshnode.serve.inbound import Inbound
 from meshnode.serve.local import Bench
 from meshnode.serve.running import Running
@@ -83,7 +85,8 @@ class Node:
         self.bench = Bench(
             (), self.scopes, allow_unsandboxed=config.allow_unsandboxed, owner_slots=config.owner_slots
         )
-        self.bench.gate.watch(self._on_gate)
+        self._far = Far(lambda: self.presence)
+        self.bench.gate.watch(self._far.tell)
         self.sharing = Sharing(config, seams, self.bench.gate)
         self.engines = Engines(config, self.models_store, seams, self.bench)
         self.engines.on_progress = self._progressed
@@ -95,18 +98,19 @@ class Node:
         self._network = network
         self._presence_on = presence_on
         self._started_at = trio.current_time()
-        self._move = trio.Event()
-        self._present = trio.Event()
+        self._move, self._present = trio.Event(), trio.Event()
         self._one_join = trio.Lock()
         self._entry: Entry | None = None
-        admission, self._far = Admission(), Far(lambda: self.presence)
+        admission = Admission()
+        self.cloud = CloudRung(config.cloud, config.home, seams, os.environ)
         self._chooser = Chooser(
             identity.node,
             self.bench,
             seams.rng,
-            self._candidates,
-            self._vitals_seqs,
-            self._look_up,
+            self._far.candidates,
+            self._far.vitals_seqs,
+            self._far.look_up,
+            self.cloud.candidates,
             reach=self._far.reach,
             worth=Worth(config.usd_s, config.joule_s),
         )
@@ -264,6 +268,7 @@ class Node:
         mesh = await self._store.mesh() or await self._found()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.engines.live)
+            await nursery.start(self.cloud.live)
             await nursery.start(self._inbound.run)
             nursery.start_soon(self.sharing.run)
             await nursery.start(self._chooser.run)
@@ -356,23 +361,12 @@ class Node:
 
     # --- What the walk asks of it ---
 
-    def _on_gate(self) -> None:
-        """Open or closed: the others shall hear of it."""
-        if self.presence is not None:
-            self.presence.publisher.nudge()
-
-    def _candidates(self) -> list[Candidate]:
-        return self.presence.candidates() if self.presence else []
-
-    def _vitals_seqs(self) -> dict[bytes, int]:
-        return self.presence.vitals_seqs() if self.presence else {}
-
-    async def _look_up(self, family: str) -> None:
-        if self.presence is not None:
-            await self.presence.look_up(family)
-
     @asynccontextmanager
     async def _run_on(self, candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
+        if candidate.cloud is not None:
+            async with self.cloud.run(candidate, job) as pieces:
+                yield pieces
+            return
         named = naming(job, candidate)
         if not candidate.path:
             async with self.bench.run(candidate.card.digest, named, self.identity.node) as pieces:
@@ -384,6 +378,8 @@ class Node:
             yield pieces
 
     def _answer_for(self, candidate: Candidate) -> Answer:
+        if candidate.cloud is not None:
+            return cloud_answer(candidate, candidate.cloud, self._label(self.identity.node))
         return answer_for(candidate, self.identity.node, self._label)
 
     def _label(self, node: bytes) -> str:
@@ -395,6 +391,7 @@ class Node:
             node=self.identity.node,
             bench=self.bench,
             presence=self.presence,
+            cloud=self.cloud,
             joining=self.joining,
             api_url=self.api_url,
             started_at=self._started_at,

@@ -21,6 +21,7 @@ from meshnode.observe.snapshot import (
     SharingView,
     Snapshot,
 )
+from meshnode.serve.cloud import CloudRung
 from meshnode.serve.local import Bench
 from meshnode.terms import ModelCard
 from meshwire.ids import NodeId, to_text
@@ -42,6 +43,7 @@ class Facts:
     node: NodeId
     bench: Bench
     presence: Presence | None
+    cloud: CloudRung
     joining: Joining
     api_url: str
     started_at: float
@@ -69,11 +71,12 @@ def snapshot_of(facts: Facts) -> Snapshot:
         links=tuple(_link_views(presence, view)),
         peers=tuple(_peer_view(peer) for peer in view.values()),
         models=models_of(facts, view),
+        cloud=facts.cloud.views(),
     )
 
 
 def models_of(facts: Facts, view: dict[NodeId, Peer]) -> tuple[ModelView, ...]:
-    """Each model on offer once, with everybody who has it, this node first."""
+    """Each model on offer once, with everybody who has it, this node first; those of commercial APIs last."""
     cards: dict[tuple[str, bytes], ModelCard] = {}
     nodes: dict[tuple[str, bytes], list[str]] = {}
     states = {card.digest: engine.state for engine in facts.bench.engines for card in engine.cards}
@@ -84,10 +87,11 @@ def models_of(facts: Facts, view: dict[NodeId, Peer]) -> tuple[ModelView, ...]:
         cards.setdefault(key, card)
         nodes.setdefault(key, []).append(node)
     me = to_text(facts.node)
-    return tuple(
+    on_mesh = tuple(
         _model_view(card, tuple(nodes[key]), local=me in nodes[key], state=states.get(card.digest))
         for key, card in cards.items()
     )
+    return (*on_mesh, *facts.cloud.models())
 
 
 def _model_view(

@@ -54,7 +54,10 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
-    """A model on offer. `digest` is hex; `nodes` names who has it; `local` says that this node does."""
+    """A model on offer. `digest` is hex; `nodes` names who has it; `local` says that this node does.
+
+    `cloud` is the commercial API that has it, which is no node.
+    """
 
     name: str
     quant: str = ""
@@ -65,6 +68,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     local: bool = False
     generate_tps: float = 0.0
     state: str = "ready"
+    cloud: str = ""
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,30 @@ class SharingView(msgspec.Struct, frozen=True, kw_only=True):
     untold: tuple[str, ...] = ()
 
 
+class CloudView(msgspec.Struct, frozen=True, kw_only=True):
+    """A commercial API and its budget; sums are of `month`, in USD.
+
+    `spent_usd` is what the API counted, `assumed_usd` the most that requests can have cost whose end was not seen,
+    `held_usd` what is held for those under way, `left_usd` the rest. `state` is ready, or resting after a failure.
+    """
+
+    name: str
+    state: str = "ready"
+    detail: str = ""
+    models: tuple[str, ...] = ()
+    privacy: tuple[str, ...] = ()
+    redacts: bool = False
+    month: str = ""
+    monthly_usd: float = 0.0
+    request_usd: float = 0.0
+    spent_usd: float = 0.0
+    assumed_usd: float = 0.0
+    held_usd: float = 0.0
+    left_usd: float = 0.0
+    requests: int = 0
+    in_flight: int = 0
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `state`: starting, loading, ready, failed; `join_state`: alone, joining, joined, failed.
 
@@ -121,3 +149,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[LinkView, ...] = ()
     peers: tuple[PeerView, ...] = ()
     models: tuple[ModelView, ...] = ()
+    cloud: tuple[CloudView, ...] = ()

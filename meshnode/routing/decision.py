@@ -100,7 +100,7 @@ def _rejected(one: Rejected) -> CandidateView:
 def _facts(candidate: Candidate) -> CandidateView:
     card = candidate.card
     return CandidateView(
-        node=to_text(NodeId(candidate.node)),
+        node=candidate.cloud.api if candidate.cloud is not None else to_text(NodeId(candidate.node)),
         model=card.name,
         quant=card.quant,
         trust=candidate.trust.name.lower(),

@@ -1,15 +1,15 @@
 """One decision for one request: which candidates, in which order, and why not the others. It asks nobody.
 
-The ladder goes from this node to trusted peers to other members. A rung is passed over when nobody on it can
-serve, or when the next would start to answer much sooner; what was passed over stays in the plan as a later
-choice, since every figure here is an estimate.
+The ladder goes from this node to trusted peers, other members and commercial APIs. A rung is passed over when
+nobody on it can serve, or when the next would start to answer much sooner; what was passed over stays in the plan
+as a later choice, since every figure here is an estimate.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshnode.errors import Busy, MeshError, ModelNotFound, NoCandidate
+from meshnode.errors import BudgetExceeded, Busy, MeshError, ModelNotFound, NoCandidate
 from meshnode.routing import policy
 from meshnode.routing.policy import ModelWish, Reason
 from meshnode.routing.score import NOTHING, Known, Score, Worth, capacity, score
@@ -29,6 +29,7 @@ class Rung(StrEnum):
     LOCAL = "local"
     TRUSTED = "trusted"
     MEMBERS = "members"
+    CLOUD = "cloud"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Plan:
     wanted: str
     choices: tuple[Choice, ...]
     rejected: tuple[Rejected, ...]
+
+    @property
+    def on_mesh(self) -> tuple[Choice, ...]:
+        """The choices that cost nobody money: all but commercial APIs."""
+        return tuple(choice for choice in self.choices if choice.rung is not Rung.CLOUD)
 
     def refusal(self) -> MeshError:
         """The error for a request that has no choice (left): what is in the way, and what to do."""
@@ -107,13 +113,20 @@ def choice_of(candidate: Candidate, wish: Wish, model: ModelWish, known: Known, 
 
 
 def _rung(candidate: Candidate) -> Rung:
+    if candidate.cloud is not None:
+        return Rung.CLOUD
     if policy.is_local(candidate):
         return Rung.LOCAL
     return Rung.TRUSTED if candidate.trust >= Trust.TRUSTED else Rung.MEMBERS
 
 
 def _ordered(choices: Iterable[Choice], rung: Rung, rng: Rng | None) -> list[Choice]:
-    """The choices on one rung, least cost first; among peers, the better of two drawn by lot before all."""
+    """The choices on one rung, least cost first; among peers, the better of two drawn by lot before all.
+
+    Commercial APIs stay in the order that their owner has put them in.
+    """
+    if rung is Rung.CLOUD:
+        return [choice for choice in choices if choice.rung is rung]
     ranked = sorted((choice for choice in choices if choice.rung is rung), key=cost_of)
     if rng is None or rung is Rung.LOCAL or len(ranked) < 3:
         return ranked
@@ -163,10 +176,17 @@ def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
         known = [one.candidate.retry_after_s for one in busy]
         retry_after_s = min((after for after in known if after is not None), default=RETRY_S)
         return Busy(message, hint="Try again shortly.", retry_after_s=retry_after_s)
+    if any(one.reason is Reason.BUDGET for one in there):
+        return BudgetExceeded(
+            message, hint="Ask for a shorter answer (max_tokens), or let the owner raise the budget."
+        )
     return NoCandidate(message, hint="Loosen the request, or trust or add a node that fits it.")
 
 
 def _who(candidate: Candidate) -> str:
-    card = candidate.card
+    card, cloud = candidate.card, candidate.cloud
+    if cloud is not None:
+        sums = f"up to {cloud.most_usd:.6f} USD, {cloud.left_usd:.6f} left this month"
+        return f"{card.name} at {cloud.api} ({sums})"
     links = f", {len(candidate.path)} links" if len(candidate.path) > 1 else ""
     return f"{card.name}@{card.quant} on {to_text(candidate.node)[:SHORT_ID]}{links}"

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshnode.routing import quants
-from meshnode.terms import Candidate, Feature, ModelCard, Place, Privacy, Wish
+from meshnode.terms import Candidate, CloudOffer, Feature, ModelCard, Place, Privacy, Wish
 from meshnode.terms.privacy import TRUST_NEEDED
 from meshwire.limits import ROUTE_LINKS
 
 AUTO = "auto"
 DIGEST_PREFIX = "sha256:"
+CLOUD_CLASSES = (Privacy.PUBLIC, Privacy.PRIVATE)
 
 
 class Reason(StrEnum):
@@ -23,9 +24,12 @@ class Reason(StrEnum):
     FEATURES = "lacks a feature"
     SIGNER = "weights not signed by whom the request demands"
     PRIVACY = "not trusted enough for the privacy class"
+    CLASS = "its owner does not let this privacy class leave for it"
     RELAY = "reached through relays, which the privacy class forbids"
     RESIDENCY = "does not carry the residency labels"
     PLACE = "not a place the request allows"
+    PRICE = "could cost more than the request allows"
+    BUDGET = "could cost more than its budget covers"
     EXPIRED = "its ad or vitals have expired"
     UNREACHABLE = "no path to it is known"
     HOPS = "farther than a route may go"
@@ -102,10 +106,13 @@ def reject(
         (Reason.FEATURES, not set(wish.features) <= set(card.features)),
         (Reason.FEATURES, card.only_embeds and Feature.EMBEDDINGS not in wish.features),
         (Reason.SIGNER, bool(wish.signed_by) and not _is_signed_by(card, wish.signed_by)),
-        (Reason.PRIVACY, candidate.trust < TRUST_NEEDED[wish.privacy]),
+        (Reason.PRIVACY, candidate.cloud is None and candidate.trust < TRUST_NEEDED[wish.privacy]),
+        (Reason.CLASS, not _class_may_leave(candidate.cloud, wish.privacy)),
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),
         (Reason.RESIDENCY, not set(wish.residency) <= set(candidate.labels)),
         (Reason.PLACE, not _place_allows(candidate, wish.place)),
+        (Reason.PRICE, not _is_cheap_enough(candidate.cloud, wish.max_price_usd)),
+        (Reason.BUDGET, not _is_covered(candidate.cloud)),
         (Reason.EXPIRED, candidate.ad_expired),
         (Reason.UNREACHABLE, not candidate.reachable),
         (Reason.HOPS, len(candidate.path) > ROUTE_LINKS),
@@ -125,6 +132,25 @@ def is_local(candidate: Candidate) -> bool:
 
 
 def _place_allows(candidate: Candidate, place: Place) -> bool:
-    if place is Place.LOCAL:
-        return is_local(candidate)
-    return place is not Place.MESH or not is_local(candidate)
+    match place:
+        case Place.LOCAL:
+            return is_local(candidate)
+        case Place.MESH:
+            return not is_local(candidate) and candidate.cloud is None
+        case Place.CLOUD:
+            return candidate.cloud is not None
+        case Place.PREFER_LOCAL:
+            return True
+
+
+def _class_may_leave(cloud: CloudOffer | None, privacy: Privacy) -> bool:
+    """Whether a class may go to a commercial API: as its owner says, and the two strictest never."""
+    return cloud is None or (privacy in cloud.privacy and privacy in CLOUD_CLASSES)
+
+
+def _is_cheap_enough(cloud: CloudOffer | None, max_price_usd: float | None) -> bool:
+    return cloud is None or max_price_usd is None or cloud.most_usd <= max_price_usd
+
+
+def _is_covered(cloud: CloudOffer | None) -> bool:
+    return cloud is None or cloud.most_usd <= min(cloud.request_usd, cloud.left_usd)

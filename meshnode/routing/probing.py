@@ -109,8 +109,8 @@ class Asking:
 
 
 def first_rung(plan: Plan) -> list[Choice]:
-    """The choices of the rung that the plan begins with, if others' rather than this node's; empty for its own."""
-    if not plan.choices or plan.choices[0].rung is Rung.LOCAL:
+    """The choices of the rung that the plan begins with, if they are other nodes: those can be asked."""
+    if not plan.choices or plan.choices[0].rung in (Rung.LOCAL, Rung.CLOUD):
         return []
     return [choice for choice in plan.choices if choice.rung is plan.choices[0].rung]
 

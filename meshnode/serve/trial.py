@@ -7,6 +7,7 @@ import msgspec
 import trio
 
 from meshnode.errors import (
+    BudgetExceeded,
     Busy,
     ContextExceeded,
     DeadlineExceeded,
@@ -26,7 +27,14 @@ MOVES = 8  # to another node because one has yielded, which is no failure and no
 LOOKS = 3  # runs that are begun elsewhere while a way is silent, and left when it is heard again
 RETURNS = 16  # to the same run, over another way: nothing is computed twice
 SILENCE_S = 5.0  # how long an attempt may read the prompt before its progress, and so its place, is told
-ELSEWHERE = (Busy, Unreachable, EngineFailed, ContextExceeded, ModelNotFound)  # another node may do better
+ELSEWHERE = (
+    BudgetExceeded,
+    Busy,
+    Unreachable,
+    EngineFailed,
+    ContextExceeded,
+    ModelNotFound,
+)  # another node may do better
 GOES_ON = (
     Unreachable,
     EngineFailed,
@@ -142,8 +150,8 @@ class Trial:
         return self.elsewhere(candidates) or candidates[0]
 
     def elsewhere(self, candidates: Sequence[Candidate]) -> Candidate | None:
-        """The best that is not where it was tried last."""
-        return next((one for one in candidates if one.node != self.node), None)
+        """The best that is not where it was tried last, nor costs money: what is there may only be silent."""
+        return next((one for one in candidates if one.node != self.node and one.cloud is None), None)
 
     def holds_back(self, emitted: Emitted) -> bool:
         """Whether to keep quiet about progress: once a client has heard who serves it, nobody else can."""

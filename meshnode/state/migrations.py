@@ -5,7 +5,8 @@ from pathlib import Path
 
 from meshnode.errors import HomeUnusable
 
-STEPS: tuple[tuple[str, ...], ...] = (
+Steps = tuple[tuple[str, ...], ...]
+STEPS: Steps = (
     (
         "CREATE TABLE seq (one INTEGER PRIMARY KEY CHECK (one = 1), value INTEGER NOT NULL)",
         "INSERT INTO seq (one, value) VALUES (1, 0)",
@@ -44,15 +45,15 @@ STEPS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, steps: Steps = STEPS) -> None:
     """Bring the file to the newest version, each step whole or not at all; HomeUnusable for a newer one."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(STEPS):
+    if version > len(steps):
         raise HomeUnusable(
-            f"{path} was written by a newer meshnode (version {version}, this one knows {len(STEPS)}).",
+            f"{path} was written by a newer meshnode (version {version}, this one knows {len(steps)}).",
             hint="Update meshnode, or choose another --home.",
         )
-    for number, statements in enumerate(STEPS[version:], start=version + 1):
+    for number, statements in enumerate(steps[version:], start=version + 1):
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             for statement in statements:

@@ -16,7 +16,7 @@ from meshnode.errors import HomeUnusable
 from meshnode.seams import Blocking
 from meshnode.state import kept
 from meshnode.state.kept import Kept
-from meshnode.state.migrations import migrate
+from meshnode.state.migrations import STEPS, Steps, migrate
 from meshnode.trust.membership import Mesh
 from meshnode.trust.tickets import TicketRow
 
@@ -120,15 +120,9 @@ class Store:
         await self._run(lambda db: _put_address(db, node, address, now_ms))
 
     async def _run(self, work: Work[T]) -> T:
-        return await self._blocking(lambda: self._in_transaction(work))
-
-    def _in_transaction(self, work: Work[T]) -> T:
-        try:
-            with self._one_at_a_time, self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                return work(self._connection)
-        except sqlite3.Error as error:
-            raise unusable(self._path, error) from error
+        return await self._blocking(
+            lambda: in_transaction(self._connection, self._one_at_a_time, self._path, work)
+        )
 
     def _close(self) -> None:
         with self._one_at_a_time:
@@ -138,7 +132,7 @@ class Store:
 async def open_store(home: Path, blocking: Blocking) -> Store:
     """The store of this home, made or brought up to date first; raises HomeUnusable."""
     path = home / STORE_FILE
-    return Store(await blocking(lambda: _connect(path)), blocking, path)
+    return Store(await blocking(lambda: connect(path)), blocking, path)
 
 
 def private_file(path: Path) -> None:
@@ -150,14 +144,25 @@ def private_file(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def in_transaction(connection: sqlite3.Connection, lock: threading.Lock, path: Path, work: Work[T]) -> T:
+    """Do the work as a whole or not at all, one at a time. Raises HomeUnusable."""
+    try:
+        with lock, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            return work(connection)
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+
+
+def connect(path: Path, steps: Steps = STEPS) -> sqlite3.Connection:
+    """A private file with the tables of these steps, made or brought up to date first. Raises HomeUnusable."""
     try:
         private_file(path)
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise unusable(path, error) from error
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, steps)
     except sqlite3.Error as error:
         connection.close()
         raise unusable(path, error) from error
@@ -167,11 +172,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, steps: Steps) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a redeemed ticket must survive a power cut
     connection.execute("PRAGMA foreign_keys = ON")
-    migrate(connection, path)
+    migrate(connection, path, steps)
 
 
 def unusable(path: Path, error: Exception) -> HomeUnusable:

@@ -1,6 +1,7 @@
 """The words that every floor uses: Job, Wish, Piece, Privacy, Candidate. Plain data, no behaviour beyond itself."""
 
 from meshnode.terms.candidate import Candidate, Feature, ModelCard
+from meshnode.terms.cloud import CloudApi, CloudModel
 from meshnode.terms.job import (
     TOOL_CHOICE_AUTO,
     TOOL_CHOICE_FUNCTION,
@@ -14,6 +15,7 @@ from meshnode.terms.job import (
     ToolCall,
     Turn,
 )
+from meshnode.terms.money import NUSD, CloudOffer, Price, Spending
 from meshnode.terms.openness import Openness
 from meshnode.terms.piece import (
     Answer,
@@ -33,6 +35,7 @@ from meshnode.terms.reading import Reading
 from meshnode.terms.wish import CacheMode, Place, Wish
 
 __all__ = [
+    "NUSD",
     "TOOL_CHOICE_AUTO",
     "TOOL_CHOICE_FUNCTION",
     "TOOL_CHOICE_NONE",
@@ -41,6 +44,9 @@ __all__ = [
     "Bias",
     "CacheMode",
     "Candidate",
+    "CloudApi",
+    "CloudModel",
+    "CloudOffer",
     "Emitted",
     "End",
     "Feature",
@@ -53,10 +59,12 @@ __all__ = [
     "Piece",
     "Place",
     "Posture",
+    "Price",
     "Privacy",
     "Progress",
     "Reading",
     "Sampling",
+    "Spending",
     "TokenLogprob",
     "Tool",
     "ToolCall",

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from meshnode.terms.money import CloudOffer
 from meshnode.terms.privacy import Trust
 
 
@@ -58,7 +59,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     node itself); `rtt_ms` the sum over the path, None when unknown; queue figures are those last heard.
     `deprioritised` says that it would rather leave the request to others; `retry_after_s`, where it is known, in
     how many seconds a node that is not accepting will be; `price_usd` is what its owner asks for a million answer
-    tokens.
+    tokens. `cloud` is there for a commercial API, which is no node: then `node` and `path` only tell it from others.
     """
 
     node: bytes
@@ -76,3 +77,4 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     deprioritised: bool = False
     retry_after_s: float | None = None
     price_usd: float = 0.0
+    cloud: CloudOffer | None = None

@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from meshnode.terms.job import ToolCall
+from meshnode.terms.money import CloudOffer
 
 
 class FinishReason(StrEnum):
@@ -81,9 +82,10 @@ Emitted = Piece | Progress | Vector | End
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Who serves a request, known before the first piece.
 
-    `path` names every node from the origin to the one that serves, both included; `rung` is local or peer.
+    `path` names every node from the origin to the one that serves, both included; `rung` is local, peer or cloud.
     `digest` is the SHA-256 of the weights. `cache` is empty for an answer that is computed, else how it was found:
     exact, semantic, or flight for a run that was under way; `similarity` is that of the questions, 1 for the same.
+    `cloud` says what it costs where a commercial API serves.
     """
 
     model: str
@@ -96,3 +98,4 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes = b""
     cache: str = ""
     similarity: float = 1.0
+    cloud: CloudOffer | None = None

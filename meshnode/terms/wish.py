@@ -18,6 +18,7 @@ class Place(StrEnum):
     LOCAL = "local"
     PREFER_LOCAL = "prefer-local"
     MESH = "mesh"
+    CLOUD = "cloud"
 
 
 class CacheMode(StrEnum):
@@ -35,7 +36,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     whatever there is. `min_tier` is 0 to 6, see `meshnode.routing.quants`. `prompt_tokens` is an estimate, for
     scoring only. `features` are things the node must be able to do, by name. `signed_by` are the public keys,
     in hex, of whom one must have signed the weights; empty takes any weights. `cache` says which kept answers are
-    welcome; None leaves it to the node, which then reuses only what was not drawn by lot.
+    welcome; None leaves it to the node, which then reuses only what was not drawn by lot. `max_price_usd` is the most
+    that the request may cost at a commercial API; None leaves that to the owner's budget.
     """
 
     model: str = ""
@@ -48,3 +50,4 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     residency: Labels = ()
     signed_by: Labels = ()
     cache: CacheMode | None = None
+    max_price_usd: Annotated[float, Meta(ge=0)] | None = None

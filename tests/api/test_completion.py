@@ -232,10 +232,10 @@ def test_the_mesh_is_asked_in_the_body_or_in_headers():
         ({"signed_by": ["ab"]}, "mesh.signed_by[0]"),
         ({"tenant": ""}, "mesh.tenant"),
         ({"privacy": "secret"}, "mesh.privacy"),
-        ({"route": "cloud"}, "mesh.route"),
+        ({"route": "moon"}, "mesh.route"),
         ({"min_tier": 7}, "mesh.min_tier"),
         ({"deadline_ms": 0}, "mesh.deadline_ms"),
-        ({"max_price": 3}, "mesh.max_price"),
+        ({"max_prize": 3}, "mesh.max_prize"),
         ({"residency": "eu"}, "mesh.residency"),
         ("local", "mesh"),
     ],
@@ -249,7 +249,7 @@ def test_a_limit_that_is_not_understood_is_refused(mesh, param):
     [
         ("x-mesh-privacy", "secret"),
         ("x-mesh-min-tier", "high"),
-        ("x-mesh-max-price", "3"),
+        ("x-mesh-max-prize", "3"),
         ("x-mesh-route", ""),
     ],
 )

@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import click
+import msgspec
 import pytest
 import trio
 import trio.lowlevel
@@ -26,7 +27,15 @@ from meshnode.control.sharing import pause_verb, resume_verb
 from meshnode.control.status import status_verb
 from meshnode.errors import every_error
 from meshnode.models.store import ModelStore, Removed
-from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, SharingView, Snapshot
+from meshnode.observe.snapshot import (
+    CloudView,
+    EngineView,
+    MeshView,
+    ModelView,
+    PeerView,
+    SharingView,
+    Snapshot,
+)
 from meshnode.routing.decision import CandidateView, DecisionView
 from tests.api.fakes import END, FakeDoors, piece
 from tests.models.conftest import gguf_file
@@ -175,6 +184,24 @@ def test_status_for_people_and_for_programs(node, meshnode):
     (seen,) = lines_of(meshnode("status", "--json"))
     assert seen["node"] == SNAPSHOT.node
     assert seen["api_url"] == node.snapshot.api_url
+
+
+def test_status_tells_what_is_left_of_a_budget(node, meshnode):
+    paid = CloudView(
+        name="openai",
+        month="2026-11",
+        monthly_usd=10.0,
+        spent_usd=1.5,
+        assumed_usd=0.25,
+        left_usd=8.25,
+        state="resting",
+        detail="It is full.",
+    )
+    node.snapshot = msgspec.structs.replace(node.snapshot, cloud=(paid,))
+    shown = meshnode("status").stdout
+    assert "8.2500 of 10 USD left in 2026-11; 1.5000 spent, 0.2500 assumed spent; It is full." in shown
+    (seen,) = lines_of(meshnode("status", "--json"))
+    assert seen["cloud"][0]["left_usd"] == 8.25
 
 
 def test_peers_cannot_move_the_cursor(node, meshnode):

@@ -16,7 +16,21 @@ from meshnode.config import Upstream
 from meshnode.engine.base import EngineState
 from meshnode.engine.upstream.engine import UpstreamEngine
 from meshnode.errors import ContextExceeded, EngineFailed
-from meshnode.terms import Bias, End, Feature, FinishReason, Job, Output, Piece, Usage, Wish
+from meshnode.seams import Seams
+from meshnode.serve.cloud import CloudRung
+from meshnode.terms import (
+    Bias,
+    CloudApi,
+    CloudModel,
+    End,
+    Feature,
+    FinishReason,
+    Job,
+    Output,
+    Piece,
+    Usage,
+    Wish,
+)
 from meshnode.testing.processes import node_process
 from tests.e2e.world import surroundings
 from tests.engine import upstream_servers as servers
@@ -205,3 +219,29 @@ async def test_another_node_is_served_through_the_one_in_front(model_file, tmp_p
 def test_the_servers_packages_stay_out_of_this_environment():
     assert Path(servers.PACKAGES) not in [Path(path) for path in sys.path]
     assert "xllamacpp" not in sys.modules
+
+
+async def test_as_a_commercial_api_it_is_paid_for_what_it_counts(server, tmp_path):
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        (listed,) = (await client.get(f"{server.url}/v1/models")).json()["data"]
+    model = CloudModel(id=listed["id"], names=(MODEL,), input_usd=1.0, output_usd=2.0, output=8)
+    api = CloudApi(name="real", url=server.url, models=(model,), monthly_usd=1.0, privacy=("private",))
+    rung = CloudRung((api,), tmp_path, Seams(), {})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rung.live)
+        job = make_job("Say a word.", max_tokens=8)
+        candidate = rung.candidates(job)[0]
+        with trio.fail_after(60):
+            async with rung.run(candidate, job) as items:
+                *pieces, end = [item async for item in items]
+        (view,) = rung.views()
+        nursery.cancel_scope.cancel()
+    assert any(piece.text for piece in pieces)
+    assert isinstance(end, End)
+    if end.usage.prompt_tokens:
+        cost = end.usage.prompt_tokens * 1e-6 + end.usage.completion_tokens * 2e-6
+        assert (view.spent_usd, view.assumed_usd) == (pytest.approx(cost), 0.0)
+        assert 0 < end.usage.completion_tokens <= 8
+    else:  # llama_cpp.server counts nothing in a stream
+        assert (view.spent_usd, view.assumed_usd) == (0.0, pytest.approx(candidate.cloud.most_usd))
+    assert view.spent_usd + view.assumed_usd <= candidate.cloud.most_usd

@@ -12,12 +12,14 @@ import trio
 from meshnode.config import Config
 from meshnode.engine.scripted import ScriptedEngine
 from meshnode.errors import Busy, Interrupted, MeshError
+from meshnode.mesh.vitals import read_vitals
 from meshnode.node import Node
 from meshnode.routing.idle import rules_of
 from meshnode.routing.plan import RETRY_S
 from meshnode.terms import End, Openness, Piece
 from meshnode.testing.hosts import CALM
 from meshnode.testing.simulation import Simulation, simulate
+from meshwire.records import RecordType
 
 TOKENS = 400  # four seconds
 SEEDS = range(12)
@@ -57,7 +59,7 @@ class Telling:
         self.text, self.ends = "", 0
 
     async def run(self) -> None:
-        async with self.node.ask(self.question, max_tokens=TOKENS, temperature=0.0) as running:
+        async with self.node.ask(self.question, max_tokens=TOKENS, temperature=0.0, cache="off") as running:
             self.by = running.answer.served_by.split("#")[0]
             async for item in running.pieces:
                 self.ends += isinstance(item, End)
@@ -219,6 +221,26 @@ def test_hours_are_kept_by_the_clock(mesh: Callable[..., Any]) -> None:
         simulation.occupy("b", minute=22 * 60)
         await trio.sleep(1)
         assert b.snapshot().sharing.state == "accepting"
+
+    mesh(play)
+
+
+def test_what_a_node_says_of_itself_follows_at_once(mesh: Callable[..., Any]) -> None:
+    async def play(simulation: Simulation) -> None:
+        await mesh_of_three(simulation)
+        await trio.sleep(10.3)
+        b = simulation.host("b").node
+        assert b.presence is not None
+        for act, state in ((b.sharing.pause, Openness.PAUSED_FOR_REMOTE), (None, Openness.ACCEPTING)):
+            if act is not None:
+                act()
+            else:
+                await b.sharing.resume()
+            await trio.sleep(0.01)
+            record = b.presence.book.get(b.presence.book.own, RecordType.VITALS)
+            assert record is not None
+            assert read_vitals(record).openness is state
+            await trio.sleep(5.3)
 
     mesh(play)
 

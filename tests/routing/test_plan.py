@@ -117,3 +117,11 @@ def test_somebody_has_it_but_is_full() -> None:
     error = make_plan(job(), [at_home(accepting=False)]).refusal()
     assert isinstance(error, Busy)
     assert error.retry_after_s
+
+
+def test_a_node_that_would_rather_not_is_asked_after_others_that_are_not_much_slower() -> None:
+    rather_not = offer(1, deprioritised=True)
+    plan = make_plan(job(), [rather_not, offer(2, rtt_ms=500.0)])
+    assert [choice.candidate.node for choice in plan.choices] == [offer(2).node, rather_not.node]
+    plan = make_plan(job(), [rather_not, offer(2, rtt_ms=2500.0)])
+    assert plan.choices[0].candidate == rather_not

@@ -17,7 +17,7 @@ from meshnode.engine.base import EngineState, Load
 from meshnode.engine.upstream.answer import AnswerReader
 from meshnode.engine.upstream.apart import Apart, Fields
 from meshnode.engine.upstream.client import SILENCE_S, Client
-from meshnode.engine.upstream.events import EventReader
+from meshnode.engine.upstream.exchange import Exchange
 from meshnode.engine.upstream.key import read_key
 from meshnode.engine.upstream.offer import Offer, make_offers, quant_named
 from meshnode.engine.upstream.pace import Pace
@@ -228,7 +228,7 @@ class UpstreamEngine:
             run.finish(end)
 
     async def _complete(self, run: UpstreamRun, offer: Offer, reader: AnswerReader, body: Body) -> End:
-        exchange = _Exchange(run, reader)
+        exchange = Exchange(run, reader)
         try:
             await self._client.pour("chat/completions", body, exchange.take)
         except EngineFailed:
@@ -251,30 +251,3 @@ class UpstreamEngine:
         for vector in vectors:
             run.put(vector)
         return End(FinishReason.STOP, usage)
-
-
-class _Exchange:
-    """The bytes of one answer on their way to its run; what goes wrong with them waits for `end`."""
-
-    def __init__(self, run: UpstreamRun, reader: AnswerReader) -> None:
-        self._reader, self._run = reader, run
-        self._events = EventReader()
-        self._failure: MeshError | None = None
-
-    def take(self, received: bytes) -> bool:
-        """Put what these bytes complete; False when there is no use in more."""
-        if self._failure is None:
-            try:
-                for payload in self._events.feed(received):
-                    for piece in self._reader.take(payload):
-                        self._run.watch.saw(trio.current_time())
-                        self._run.put(piece)
-            except MeshError as error:
-                self._failure = error
-        return self._failure is None
-
-    def end(self) -> End:
-        """The answer's end. Raises what went wrong."""
-        if self._failure is not None:
-            raise self._failure
-        return self._reader.end()

@@ -4,11 +4,11 @@ from pathlib import PurePosixPath
 
 import httpx2
 
-from meshnode.config import is_loopback
 from meshnode.errors import BadRequest
 from meshnode.models.download import PATIENCE, Fetched, Patience, Wanted, download
 from meshnode.models.sources.base import Offer, Work
 from meshnode.seams import Blocking
+from meshnode.urls import is_loopback
 
 
 class WebSource:
