@@ -14,13 +14,16 @@ from meshnode.control.audit import verify_log
 from meshnode.control.endorse import EndorseArguments
 from meshnode.errors import HomeUnusable, MeshError, NoCandidate
 from meshnode.mesh.witness import head_in
+from meshnode.node.auditing import sent
 from meshnode.node.run import NodeDoors
 from meshnode.observe.segments import FOLDER
 from meshnode.seams import Seams, inline
 from meshnode.terms import Privacy
-from meshwire.ids import to_text
+from meshwire.ids import NodeId, to_text
 from meshwire.records import RecordType
 from tests.node.small_mesh import MODEL, World, engine_of, text_of, until
+from tests.routing.offers import job, offer
+from tests.routing.test_cloud import api
 
 SEAMS = Seams(blocking=inline)
 
@@ -176,3 +179,10 @@ def trusts(node: Node, other: Node) -> str:
     assert node.presence is not None
     (candidate,) = [one for one in node.presence.candidates() if one.node == other.identity.node]
     return candidate.trust.name
+
+
+def test_a_commercial_api_is_named_as_what_it_is() -> None:
+    line = sent(job(), api())
+    assert (line.rung, line.where, line.path) == ("cloud", "openai", ())
+    line = sent(job(), offer(1))
+    assert (line.rung, line.where) == ("trusted", to_text(NodeId(offer(1).node)))
