@@ -11,6 +11,7 @@ import trio
 
 from meshnode.errors import Interrupted, MeshError, as_mesh_error
 from meshnode.observe import log
+from meshnode.tasks import Tasks
 from meshnode.terms import Answer, Emitted, End, Piece
 from meshwire.limits import RESPONSE_MAX
 
@@ -92,28 +93,17 @@ class Flight:
         self._news = trio.Event()
 
 
-class Flights:
+class Flights(Tasks):
     """The flights under way. `run` gives them a place to live; without it none can be started."""
 
     def __init__(self) -> None:
         self._by_key: dict[bytes, Flight] = {}
-        self._nursery: trio.Nursery | None = None
         self.landings = 0
 
     @property
     def can_start(self) -> bool:
         """Whether there is a place for new ones."""
         return self._nursery is not None
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Let flights run until cancelled; those under way then end as interrupted."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
 
     def find(self, key: bytes, deadline: float) -> Flight | None:
         """The flight of a key that runs on at least until `deadline` (trio's time) and has not failed."""

@@ -15,6 +15,7 @@ from meshnode.net.establish import establish
 from meshnode.net.link import Link, Stream
 from meshnode.net.relay import CircuitTransport, Relay, RouteRefused, check_place
 from meshnode.net.switch import Self, Switch
+from meshnode.tasks import Tasks
 from meshwire.errors import CloseCode, RemoteWireError
 from meshwire.events import Introduced
 from meshwire.ids import NodeId, to_text
@@ -27,7 +28,7 @@ log = structlog.get_logger("meshnode.net.circuits")
 LOOK_AGAIN_S = 10.0  # at a circuit that would be idle but for a stream that is still open
 
 
-class Circuits:
+class Circuits(Tasks):
     """The circuits that begin or end at this node; those that only pass go to the relay.
 
     `carries_to` says whether it carries those of others to a neighbour. `approach` looks for a direct link to the
@@ -57,17 +58,6 @@ class Circuits:
         self._laid: dict[tuple[NodeId, ...], Link] = {}
         self._laying: dict[tuple[NodeId, ...], trio.Lock] = {}
         self._used_at: dict[Link, float] = {}
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep circuits alive until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
 
     def links(self) -> list[Link]:
         """The circuits that this node has laid."""

@@ -24,6 +24,7 @@ from meshnode.serve.places import Places
 from meshnode.serve.probed import answer_probe
 from meshnode.serve.remote import failure, request_of, send_failure
 from meshnode.serve.replay import Delivery
+from meshnode.tasks import Tasks
 from meshnode.terms import Emitted, End, Job, ModelCard, Privacy, Progress
 from meshwire import inner, messages
 from meshwire.codec import encode_inner
@@ -40,7 +41,7 @@ log = structlog.get_logger("meshnode.serve")
 Asked = tuple[bytes, bytes]  # by the node with this key, under this request id
 
 
-class Inbound:
+class Inbound(Tasks):
     """Serves the asks of peers on this node's own engines, while `run` runs."""
 
     def __init__(
@@ -52,20 +53,9 @@ class Inbound:
         self._deliveries: dict[Asked, Delivery] = {}
         self._making: dict[trio.CancelScope, None] = {}
         bench.gate.watch(self._on_gate)
-        self._nursery: trio.Nursery | None = None
         self._own = own
         self._places = Places()
         bench.kept_for_others = self._kept_for_others
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Where the runs live, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
 
     async def serve(self, link: Link, stream: Stream, opening: messages.Open) -> None:
         """Answer one ask, or go on with one; the asker's reset cancels the run at once."""

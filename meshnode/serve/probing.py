@@ -16,6 +16,7 @@ from meshnode.routing.plan import Choice
 from meshnode.routing.probing import Asking, Reply, held_s
 from meshnode.serve.emitting import Reader
 from meshnode.serve.remote import lost, opening_of
+from meshnode.tasks import Tasks
 from meshnode.terms import Candidate, Job
 from meshwire import inner
 from meshwire.numbers import ResetCode
@@ -38,25 +39,14 @@ class Held:
         self.over = trio.Event()
 
 
-class Prober:
+class Prober(Tasks):
     """Asks, while `run` runs. Each probe is a task of its own that outlives the decision until its place is free."""
 
     def __init__(self, reach: Reach, note: Note) -> None:
         self._reach = reach
         self._note = note
-        self._nursery: trio.Nursery | None = None
         self._held: dict[tuple[str, Key], Held] = {}
         self._probes = 0
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Where the probes live, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
 
     async def ask(self, asking: Asking, job: Job) -> None:
         """Ask all that are to be asked, until there is nothing left to wait for."""
