@@ -6,8 +6,8 @@ himself one; an accusation is about those vitals, so any newer ones, signed by t
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshwire.ids import NodeId, node_id
@@ -35,10 +35,11 @@ class Word(NamedTuple):
 
 @dataclass(slots=True)
 class _Held:
-    """One accusation, when it came, and whether it has been handed on."""
+    """One accusation, when it came, who is known to know it, and whether it has been handed on."""
 
     message: Accuse
     at: float
+    knowers: set[NodeId] = field(default_factory=set)
     passed: bool = False
 
 
@@ -73,20 +74,27 @@ class Accusations:
         """Keep one that is news, and signed by whom it says."""
         self._held.setdefault(NodeId(message.accused), {})[node_id(message.accuser)] = _Held(message, now)
 
-    def to_pass(self) -> list[Accuse]:
-        """Those that count and have not been handed on yet; they have been, from now on."""
+    def told_by(self, message: Accuse, sender: NodeId) -> None:
+        """This one came from there, so that it need not be told there."""
+        held = self._held.get(NodeId(message.accused), {}).get(node_id(message.accuser))
+        if held is not None and held.message.seq == message.seq:
+            held.knowers.add(sender)
+
+    def to_pass(self) -> list[tuple[Accuse, Set[NodeId]]]:
+        """Those that count and have not been handed on yet, with who told them; they have been, from now on."""
         fresh = [held for accused in self._held for held in self._standing(accused) if not held.passed]
         for held in fresh:
             held.passed = True
-        return [held.message for held in fresh]
+        return [(held.message, held.knowers) for held in fresh]
 
     def against(self, accused: NodeId) -> list[Accuse]:
         """The accusations of a node that count, oldest first."""
         return [held.message for held in self._standing(accused)]
 
-    def suspects(self) -> list[NodeId]:
-        """Every node that is accused and has not denied it."""
-        return [accused for accused in self._held if self._standing(accused)]
+    def suspects(self, since: float = -math.inf) -> list[NodeId]:
+        """Every node that is accused, for the first time after `since`, and has not denied it."""
+        standing = ((accused, self._standing(accused)) for accused in self._held)
+        return [accused for accused, held in standing if held and held[0].at > since]
 
     def concern(self, node: NodeId) -> bool:
         """Whether there are any about a node, denied ones too until `forget_denied`."""

@@ -7,6 +7,7 @@ longer to doubt others; one that hears nobody doubts nobody.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from meshwire.ids import NodeId
 from meshwire.limits import PROBE_S
@@ -19,8 +20,7 @@ OWN_FAULT = 1.5  # how much longer it takes, in the same intervals, when all oth
 ASLEEP_S = 3 * PROBE_S  # a look that comes so late tells of this node, not of the others
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(NamedTuple):
     """What is known of another node by its link: when it was last heard, its round trip, whether it is up.
 
     For a link that was lost, `heard_at` is when that was seen.

@@ -223,10 +223,10 @@ class Link:
         self.session.notify(message)
         await self.flush()
 
-    def post(self, message: Message) -> None:
+    def post(self, *messages: Message) -> None:
         """As `notify`, without waiting: dropped where the link is lost, or much waits to be written already."""
         if self.alive:
-            self._writer.post(message)
+            self._writer.post(messages)
 
     async def open(self, opening: Open) -> Stream:
         """Open a stream; raises Unreachable, or Busy when there are as many as the other end allows."""

@@ -21,7 +21,38 @@ from meshwire import limits
 
 BUFFER_BYTES = 256 * 1024  # what a connection takes before a sender has to wait, like a socket's buffers
 SCHEME = "mem://"
+CallAt = Callable[[float, Callable[[], object]], None]
 log = structlog.get_logger("meshnode.net.memory")
+
+
+class _Alarm:
+    """Wakes the one who waits: at once, or at a time that may be set while it waits."""
+
+    def __init__(self, call_at: CallAt | None) -> None:
+        self._call_at = call_at
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        self._waiting.unpark_all()
+
+    def ring_at(self, moment: float) -> None:
+        """Wake whoever waits then."""
+        if self._call_at is None:
+            self._scope.deadline = moment
+        else:
+            self._call_at(moment, self.ring)
+
+    async def wait(self, until: float = math.inf) -> None:
+        """Wait until it rings, or until then."""
+        if self._call_at is None:
+            with trio.CancelScope(deadline=until) as self._scope:
+                await self._waiting.park()
+        else:
+            if until < math.inf:
+                self._call_at(until, self.ring)
+            await self._waiting.park()
 
 
 class MemoryNetwork:
@@ -29,7 +60,7 @@ class MemoryNetwork:
 
     The one-way delay between two places is drawn once from `delay_s` (lowest, highest), in seconds, unless
     `shape` sets another. `on_message` sees every message as it is sent: from which place, to which, and its
-    bytes.
+    bytes. `call_at` calls back at a time of trio's clock, in seconds; without it readers wait in cancel scopes.
     """
 
     def __init__(
@@ -37,8 +68,10 @@ class MemoryNetwork:
         rng: Rng,
         delay_s: tuple[float, float] = (0.0, 0.0),
         on_message: Callable[[str, str, bytes], None] = lambda _source, _target, _message: None,
+        call_at: CallAt | None = None,
     ) -> None:
         self.on_message = on_message
+        self.call_at = call_at
         self.conditions = Conditions(rng, delay_s)
         self._transports: dict[MemoryTransport, None] = {}
         self.listeners: dict[str, _Listener] = {}
@@ -215,8 +248,7 @@ class _Wire:
         self._last_arrival = 0.0
         self._lost_since: float | None = None  # when the first of the queue was first lost in a partition
         self._room = trio.lowlevel.ParkingLot()
-        self._reader = trio.lowlevel.ParkingLot()
-        self._reading = trio.CancelScope()  # what the reader waits in; its deadline is when the first arrives
+        self._reader = _Alarm(network.call_at)
         self.closed = False
         self.unread = False  # the reading end has closed
 
@@ -245,22 +277,24 @@ class _Wire:
     def wake(self) -> None:
         """Something about the network changed: look again."""
         self._room.unpark_all()
-        self._reader.unpark_all()
+        self._reader.ring()
 
     def _append(self, message: bytes | None) -> None:
         arrival = self._conditions.arrival(*self._ends, len(message or b""), trio.current_time())
         self._last_arrival = max(self._last_arrival, arrival)
         self._queue.append((self._last_arrival, message))
-        if (
-            len(self._queue) == 1
-        ):  # the reader need not run before; one that never comes, it waits for by itself
-            self._reading.deadline = self._last_arrival if math.isfinite(arrival) else -math.inf
+        if len(self._queue) > 1:
+            return
+        if math.isfinite(arrival):
+            self._reader.ring_at(self._last_arrival)  # the reader need not run before
+        else:
+            self._reader.ring()  # one that never comes, it waits for by itself
 
     async def get(self) -> bytes:
         """The next message that has arrived; raises Unreachable once the connection is lost."""
         while not self.unread:
             if not self._queue:
-                await self._wait_for_more()
+                await self._reader.wait()
             elif await self._first_is_here():
                 return self._take()
         raise Unreachable("The connection is closed.")
@@ -269,31 +303,26 @@ class _Wire:
         """Whether the first message has arrived; if not, wait for what it waits for."""
         now, due = trio.current_time(), self._queue[0][0]
         if due > now:
-            await self._until_it_comes(due)
+            await self._until(due)
             return False
         if not self._conditions.passes(*self._ends):
             if self._lost_since is None and self._conditions.parted(*self._ends):
                 self._lost_since = now
-            await self._reader.park()
+            await self._reader.wait()
             return False
         if self._lost_since is not None:
             again = self._conditions.retried(*self._ends, self._lost_since, now)
             self._lost_since = None
-            await self._until_it_comes(again)
+            self._queue[0] = (again, self._queue[0][1])
             return False
         return True
 
-    async def _until_it_comes(self, moment: float) -> None:
-        """Let it become that time; raises Unreachable if the connection breaks instead."""
-        if math.isinf(moment):
+    async def _until(self, due: float) -> None:
+        """Wait until then, or until something changes; raises Unreachable if the connection breaks instead."""
+        if math.isinf(due):
             await trio.sleep(GIVE_UP_S)
             raise Unreachable("The connection was reset: a packet did not get through.")
-        await trio.sleep_until(moment)
-
-    async def _wait_for_more(self) -> None:
-        """Wait until a message arrives, or something changes."""
-        with trio.CancelScope() as self._reading:
-            await self._reader.park()
+        await self._reader.wait(due)
 
     def _take(self) -> bytes:
         message = self._queue[0][1]

@@ -3,7 +3,7 @@
 Whom to doubt is `mesh.watching`'s to say, who is dead `mesh.liveness`'s.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -35,9 +35,11 @@ ASK_LEAST_S = 1.5  # until then somebody may still say that it does
 ANSWER_S = 0.7  # how long one who is asked, and does not watch that node itself, listens before it answers no
 LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
-SUSPECTS_TOLD = 4  # in each look
-NEIGHBOURS_TOLD = 2
+SUSPECTS_TOLD = 2  # in each look
+TOLD_OFTEN_S = 10.0  # one that has been accused for longer is told of now and then: one of those in each look
+NEIGHBOURS_TOLD = 1
 HANDED_ON_TO = 12
+GATHER_S = 0.1  # what is news within this leaves together: when a mesh is parted, each node hears hundreds at once
 SHOWN_MAX = 1024
 
 
@@ -75,12 +77,14 @@ class Watch:
         self._denied_seq = -1
         self._shown_seq = -1
         self._dead: tuple[NodeId, ...] = ()
+        self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._tell_news)
             while True:
                 self._look(trio.current_time())
                 await trio.sleep(PROBE_S * (1 + JITTER * (2 * self._seams.rng.random() - 1)))
@@ -109,7 +113,7 @@ class Watch:
                     return Pinged(True)
                 if self._watches(target) and not is_live(sight, trio.current_time()):
                     return Pinged(False)
-                self._probe(target)
+                self._probe((target,))
                 await trio.sleep(LISTEN_EVERY_S)
         return Pinged(False)
 
@@ -121,10 +125,12 @@ class Watch:
             self._accused(link, message)
         elif self._is_outdated(message):
             self._show(link, NodeId(message.accused), trio.current_time())
-        elif self._accusations.is_news(message) and self._is_signed(message):
-            self._accusations.take(message, trio.current_time())
-            self._probe(NodeId(message.accused))
-            self._pass_on(link.node)
+        else:
+            if self._accusations.is_news(message) and self._is_signed(message):
+                self._accusations.take(message, trio.current_time())
+                self._probe((NodeId(message.accused),))
+                self._news.set()
+            self._accusations.told_by(message, link.node)
 
     # --- Looking ---
 
@@ -132,11 +138,10 @@ class Watch:
         sights = self._sights()
         self._accusations.forget_denied()
         seen = self._lookout.look(self._watched(sights), now)
-        for node in seen.quiet:
-            self._probe(node)
+        self._probe(seen.quiet)
         for node in seen.doubted:
             self._ask_about(node)
-        self._pass_on(None)
+        self._pass_on()
         self._tell_suspects(sights, now)
         self._deny(now)
         self._note_dead()
@@ -161,7 +166,7 @@ class Watch:
             node: at for node, at in self._lost.items() if node not in sights and self._watches(node)
         }
         lost = {node: Sight(at, RTT_UNKNOWN_S, linked=False) for node, at in self._lost.items()}
-        return {node: sight for node, sight in (sights | lost).items() if self._watches(node)}
+        return {node: sight for node, sight in sights.items() if self._watches(node)} | lost
 
     def _watches(self, node: NodeId) -> bool:
         word = self._word_of(node)
@@ -182,9 +187,9 @@ class Watch:
                 known = self._words[node] = (record.raw, None)
         return known[1]
 
-    def _probe(self, node: NodeId) -> None:
-        for link in self._ties.links():
-            if link.node == node and not link.joining:
+    def _probe(self, nodes: Collection[NodeId]) -> None:
+        for link in self._ties.links() if nodes else ():
+            if link.node in nodes and not link.joining:
                 link.probe()
 
     # --- Doubting ---
@@ -250,7 +255,7 @@ class Watch:
         if self._accusations.is_news(message):
             log.info("peer accused", peer=to_text(node))
             self._accusations.take(message, now)
-            self._pass_on(None)
+            self._pass_on()
 
     def _is_dead(self, node: NodeId, sights: dict[NodeId, Sight], now: float) -> bool:
         sight = sights.get(node)
@@ -279,23 +284,44 @@ class Watch:
             return False
         return True
 
-    def _pass_on(self, sender: NodeId | None) -> None:
-        for message in self._accusations.to_pass():
-            if sender is None:
-                self._tell_all(message)
-            else:
-                self._hand_on(message, sender)
+    async def _tell_news(self) -> None:
+        while True:
+            await self._news.wait()
+            await trio.sleep(GATHER_S)
+            self._news = trio.Event()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell neighbours what is news, each of them all of it at once."""
+        links, told = self._neighbours(), dict[Link, list[Accuse]]()
+        for message, knowers in self._accusations.to_pass():
+            for link in self._hearers(links, knowers):
+                told.setdefault(link, []).append(message)
+        for link, messages in told.items():
+            link.post(*messages)
+
+    def _hearers(self, links: Sequence[Link], knowers: Set[NodeId]) -> Sequence[Link]:
+        """Whom to tell what these have told: so many that it comes to everybody, drawn by lot; one's own all."""
+        if not knowers:
+            return links
+        unaware = [link for link in links if link.node not in knowers]
+        return self._seams.rng.sample(unaware, min(len(unaware), max(HANDED_ON_TO + 1 - len(knowers), 0)))
 
     def _tell_suspects(self, sights: dict[NodeId, Sight], now: float) -> None:
         """Tell a few suspects again, or else neighbours: some may know newer vitals, and show them."""
-        suspects = self._accusations.suspects()
         live = [link for link in self._neighbours() if is_live(sights[link.node], now)]
-        for node in self._seams.rng.sample(suspects, min(SUSPECTS_TOLD, len(suspects))):
-            self._probe(node)
+        for node in self._suspects_to_tell(now):
+            self._probe((node,))
             message = self._accusations.against(node)[0]
             itself = [link for link in live if link.node == node]
             for link in itself or self._seams.rng.sample(live, min(NEIGHBOURS_TOLD, len(live))):
                 link.post(message)
+
+    def _suspects_to_tell(self, now: float) -> list[NodeId]:
+        lately, all_ = self._accusations.suspects(now - TOLD_OFTEN_S), self._accusations.suspects()
+        old = [node for node in all_ if node not in lately]
+        rng = self._seams.rng
+        return rng.sample(lately, min(SUSPECTS_TOLD, len(lately))) + rng.sample(old, min(1, len(old)))
 
     def _accused(self, link: Link, message: Accuse) -> None:
         """This node is accused: it denies it to all, or shows them what it has said since, and who lags behind."""
@@ -360,9 +386,8 @@ class Watch:
             link.post(message)
 
     def _hand_on(self, message: Message, sender: NodeId) -> None:
-        """Tell neighbours what another has told this one; so many that it comes to everybody, drawn by lot."""
-        links = [link for link in self._neighbours() if link.node != sender]
-        for link in self._seams.rng.sample(links, min(HANDED_ON_TO, len(links))):
+        """Tell neighbours at once what another has told this one."""
+        for link in self._hearers(self._neighbours(), {sender}):
             link.post(message)
 
     def _start(self, work: Callable[..., object], *args: object) -> None:

@@ -4,7 +4,7 @@ Waiting for the other end to take a message is shielded, so that a caller that l
 behind, and bounded, so that a stalled link dies. It knows transports and queued frames, not what they mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -55,11 +55,12 @@ class Writer:
             self._behind = True
             self._idle.unpark_all()
 
-    def post(self, notice: Message) -> None:
-        """Queue a notice and write it, without waiting; it is dropped where much waits already."""
-        if self._session.queued_bytes < POSTED_MAX:
-            self._session.notify(notice)
-            self.push()
+    def post(self, notices: Iterable[Message]) -> None:
+        """Queue notices and write them, without waiting; dropped where much waits already."""
+        for notice in notices:
+            if self._session.queued_bytes < POSTED_MAX:
+                self._session.notify(notice)
+        self.push()
 
     async def run(self) -> None:
         """Write what others queue, for as long as the link lives."""

@@ -19,10 +19,10 @@ import msgspec
 import outcome
 import trio
 
-from meshnode.net.memory import MemoryNetwork
+from meshnode.net.memory import CallAt, MemoryNetwork
 from meshnode.node import Node
 from meshnode.seams import Seams, inline
-from meshnode.testing.clock import run_virtual
+from meshnode.testing.clock import VirtualClock, run_virtual
 from meshnode.testing.hosts import Host
 from meshnode.testing.roundtrips import Matrix
 from meshnode.testing.timeline import Timeline
@@ -66,7 +66,7 @@ class Simulation:
         self._lives = 0
         self._matrix = matrix
         self._rows = self._random("rows").sample(range(len(matrix)), len(matrix)) if matrix else []
-        self.network = MemoryNetwork(self._random("network"), delay_s, self._on_message)
+        self.network = MemoryNetwork(self._random("network"), delay_s, self._on_message, _call_at())
 
     # --- Nodes ---
 
@@ -299,6 +299,11 @@ def simulate(
 
     with tempfile.TemporaryDirectory(prefix="meshnode-sim-") as root, ExitStack() as logs:
         return run_virtual(seed, run)
+
+
+def _call_at() -> CallAt | None:
+    clock = trio.lowlevel.current_clock()
+    return clock.call_at if isinstance(clock, VirtualClock) else None
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
