@@ -118,8 +118,8 @@ class Link:
         return self._pulse.heard_at
 
     def probe(self) -> None:
-        """Ask the other end now whether it is there."""
-        if self.alive:
+        """Ask the other end now whether it is there; not twice: TCP sends again what is lost, before all else."""
+        if self.alive and not self._pulse.asking:
             self._ping()
 
     def watch(self, stream: Stream) -> None:

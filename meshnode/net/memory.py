@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from meshnode.errors import MeshError, PortInUse, Unreachable
+from meshnode.net.alarm import Alarm, CallAt
 from meshnode.net.base import Accept, Hello
 from meshnode.net.conditions import GIVE_UP_S, KNOCKS_S, Conditions
 from meshnode.net.hello import agree
@@ -21,38 +22,7 @@ from meshwire import limits
 
 BUFFER_BYTES = 256 * 1024  # what a connection takes before a sender has to wait, like a socket's buffers
 SCHEME = "mem://"
-CallAt = Callable[[float, Callable[[], object]], None]
 log = structlog.get_logger("meshnode.net.memory")
-
-
-class _Alarm:
-    """Wakes the one who waits: at once, or at a time that may be set while it waits."""
-
-    def __init__(self, call_at: CallAt | None) -> None:
-        self._call_at = call_at
-        self._waiting = trio.lowlevel.ParkingLot()
-        self._scope = trio.CancelScope()
-
-    def ring(self) -> None:
-        """Wake whoever waits."""
-        self._waiting.unpark_all()
-
-    def ring_at(self, moment: float) -> None:
-        """Wake whoever waits then."""
-        if self._call_at is None:
-            self._scope.deadline = moment
-        else:
-            self._call_at(moment, self.ring)
-
-    async def wait(self, until: float = math.inf) -> None:
-        """Wait until it rings, or until then."""
-        if self._call_at is None:
-            with trio.CancelScope(deadline=until) as self._scope:
-                await self._waiting.park()
-        else:
-            if until < math.inf:
-                self._call_at(until, self.ring)
-            await self._waiting.park()
 
 
 class MemoryNetwork:
@@ -248,7 +218,7 @@ class _Wire:
         self._last_arrival = 0.0
         self._lost_since: float | None = None  # when the first of the queue was first lost in a partition
         self._room = trio.lowlevel.ParkingLot()
-        self._reader = _Alarm(network.call_at)
+        self._reader = Alarm(network.call_at)
         self.closed = False
         self.unread = False  # the reading end has closed
 

@@ -51,6 +51,11 @@ class Pulse:
         return self._doubted_at is not None and now >= self._doubted_at + for_s
 
     @property
+    def asking(self) -> bool:
+        """Whether a ping went out and nothing at all has come since."""
+        return self._asked_at is not None
+
+    @property
     def patience_s(self) -> float:
         """How long the answer to a ping may take: what is usual and somewhat more, at least PROBE_ANSWER_S."""
         if self.rtt_ms is None:

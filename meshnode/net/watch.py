@@ -35,11 +35,13 @@ ASK_LEAST_S = 1.5  # until then somebody may still say that it does
 ANSWER_S = 0.7  # how long one who is asked, and does not watch that node itself, listens before it answers no
 LISTEN_EVERY_S = 0.1
 RTT_UNKNOWN_S = 0.25
-SUSPECTS_TOLD = 2  # in each look
+SUSPECTS_TOLD = 4  # in each look
 TOLD_OFTEN_S = 10.0  # one that has been accused for longer is told of now and then: one of those in each look
-NEIGHBOURS_TOLD = 1
+NEIGHBOURS_TOLD = 2
 HANDED_ON_TO = 12
-GATHER_S = 0.1  # what is news within this leaves together: when a mesh is parted, each node hears hundreds at once
+GATHER_S = (
+    0.1  # what is news within this leaves together: when a mesh is parted, each node hears hundreds at once
+)
 SHOWN_MAX = 1024
 
 

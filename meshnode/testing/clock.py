@@ -21,8 +21,8 @@ T = TypeVar("T")
 class VirtualClock(trio.abc.Clock):
     """Time that jumps to the next moment anybody waits for, whenever every task waits.
 
-    What `MockClock(autojump_threshold=0)` of trio does, and besides it calls back: a message that arrives wakes whoever
-    reads without a cancel scope, which is most of what waiting costs.
+    What `MockClock(autojump_threshold=0)` of trio does, and besides it calls back: a message that arrives wakes
+    whoever reads without a cancel scope, which is most of what waiting costs.
     """
 
     def __init__(self) -> None:

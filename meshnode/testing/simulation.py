@@ -19,7 +19,8 @@ import msgspec
 import outcome
 import trio
 
-from meshnode.net.memory import CallAt, MemoryNetwork
+from meshnode.net.alarm import CallAt
+from meshnode.net.memory import MemoryNetwork
 from meshnode.node import Node
 from meshnode.seams import Seams, inline
 from meshnode.testing.clock import VirtualClock, run_virtual

@@ -7,25 +7,33 @@ import trio
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation
 from meshwire.ids import NodeId
-from reliability.common import Play, Test, gather, names, until_each
+from reliability.common import Play, Test, Values, gather, names, until_each
 
 NONE = 0.5  # a bound on whole pairs
+REST_S = 15.0  # before anything happens to a mesh
 
 
-def crashing(count: int, *, silent: bool, loss: float = 0.0) -> Play:
-    """Until no other node sees a way to one that crashed."""
+def crashing(count: int) -> Play:
+    """Until no other node sees a way to one that crashed: its connections close; it falls silent; so at 50% loss."""
 
-    async def play(simulation: Simulation) -> Sequence[float]:
-        nodes = await gather(simulation, count)
-        await trio.sleep(15)
-        simulation.shape(names(count), names(count), loss=loss)
-        gone = nodes[count // 2]
-        await simulation.crash(gone.config.name, silent=silent)
-        since, who = trio.current_time(), gone.identity.node
-        left = [node for node in nodes if node is not gone]
-        return await until_each(left, lambda node: not sees_way(node, who), since)
+    async def play(simulation: Simulation) -> tuple[Values, ...]:
+        left = await gather(simulation, count)
+        took = []
+        for silent, loss in ((False, 0.0), (True, 0.0), (True, 0.5)):
+            await trio.sleep(REST_S)
+            simulation.shape(names(count), names(count), loss=loss)
+            gone = left.pop(count // 2)
+            took.append(await until_unseen(simulation, left, gone, silent=silent))
+        return tuple(took)
 
     return play
+
+
+async def until_unseen(simulation: Simulation, left: Sequence[Node], gone: Node, *, silent: bool) -> Values:
+    """Let a node crash, and wait until none of the others sees a way to it."""
+    who = gone.identity.node
+    await simulation.crash(gone.config.name, silent=silent)
+    return await until_each(left, lambda node: not sees_way(node, who), trio.current_time())
 
 
 def blaming(count: int, *, loss: float = 0.0, slower: float = 1.0) -> Play:
@@ -33,7 +41,7 @@ def blaming(count: int, *, loss: float = 0.0, slower: float = 1.0) -> Play:
 
     async def play(simulation: Simulation) -> Sequence[float]:
         nodes = await gather(simulation, count)
-        await trio.sleep(15)
+        await trio.sleep(REST_S)
         simulation.shape(names(count), names(count), loss=loss)
         slow_down(simulation, names(count)[count // 2], names(count), slower)
         during = await dead_pairs(nodes, 30)
@@ -69,21 +77,16 @@ def sees_way(node: Node, other: NodeId) -> bool:
     return peer is not None and peer.route is not None
 
 
+_CRASHES = (
+    ("a crash that closes connections", 5.0, "promised"),
+    ("a silent crash", 10.0, "chitchat: 10 s"),
+    ("a silent crash at 50% loss", 15.0, "promised"),
+)
 TESTS = (
-    Test("16 nodes see a crash that closes connections", 10, crashing(16, silent=False), 5.0),
-    Test("16 nodes see a silent crash", 10, crashing(16, silent=True), 10.0, anchor="chitchat: 10 s"),
-    Test("16 nodes see a silent crash at 50% loss", 5, crashing(16, silent=True, loss=0.5), 15.0),
-    Test("100 nodes see a crash that closes connections", 1, crashing(100, silent=False), 5.0, long=True),
-    Test(
-        "100 nodes see a silent crash",
-        1,
-        crashing(100, silent=True),
-        10.0,
-        anchor="chitchat: 10 s",
-        long=True,
-    ),
-    Test(
-        "100 nodes see a silent crash at 50% loss", 1, crashing(100, silent=True, loss=0.5), 15.0, long=True
+    *(
+        Test(f"{count} nodes see {what}", seeds, play, bound, anchor=anchor, part=part, long=count > 16)
+        for count, seeds, play in ((16, 10, crashing(16)), (100, 1, crashing(100)))
+        for part, (what, bound, anchor) in enumerate(_CRASHES)
     ),
     Test(
         "pairs of 16 nodes that believe a healthy one dead, at 50% loss",

@@ -1,4 +1,4 @@
-"""Partitions: a mesh cut in halves and healed, until all agree again."""
+"""Partitions: a mesh that joins, is cut in halves and healed, until all agree again."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,19 +7,23 @@ import trio
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation
 from meshwire.ids import NodeId
-from reliability.common import Play, Test, Values, book_of, gather, names, until_each
+from reliability.common import Play, Test, Values, book_of, names, start, until_each
+from reliability.joining import joined
 
 REST_S = 10.0
 PARTED_S = 60.0
 
 
 def parting(count: int) -> Play:
-    """Until all books agree again, since a partition into halves was healed; and so once more, cut one way only."""
+    """Until all know each other, and twice until all books agree again: after halves, and after a one-way cut."""
 
-    async def play(simulation: Simulation) -> tuple[Values, Values]:
-        nodes = await gather(simulation, count)
-        halves = await parted(simulation, nodes, one_way=False)
-        return halves, await parted(simulation, nodes, one_way=True)
+    async def play(simulation: Simulation) -> tuple[Values, ...]:
+        nodes = await start(simulation, count)
+        return (
+            await joined(nodes),
+            await parted(simulation, nodes, one_way=False),
+            await parted(simulation, nodes, one_way=True),
+        )
 
     return play
 
@@ -43,10 +47,17 @@ def has_all(node: Node, goal: Mapping[NodeId, int]) -> bool:
     return all(book.version(other) >= seq for other, seq in goal.items() if other != book.own)
 
 
-TESTS = tuple(
-    Test(f"{count} nodes agree after {kind}", seeds, play, 10.0, anchor=anchor, part=part, long=count > 16)
-    for count, seeds, play in ((16, 100, parting(16)), (100, 5, parting(100)))
-    for part, (kind, anchor) in enumerate(
-        (("a partition", "serf redials at 30 s"), ("a one-way partition", "promised"))
-    )
+_SIXTEEN, _HUNDRED = parting(16), parting(100)
+TESTS = (
+    Test("16 nodes join and know each other", 100, _SIXTEEN, 5.0, part=0),
+    *(
+        Test(
+            f"{count} nodes agree after {kind}", seeds, play, 10.0, anchor=anchor, part=part, long=count > 16
+        )
+        for count, seeds, play in ((16, 100, _SIXTEEN), (100, 5, _HUNDRED))
+        for part, kind, anchor in (
+            (1, "a partition", "serf redials at 30 s"),
+            (2, "a one-way partition", "promised"),
+        )
+    ),
 )
