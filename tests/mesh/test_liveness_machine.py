@@ -1,7 +1,7 @@
 """Who is dead, whatever is accused, denied and forgotten in any order, against a plain model of who may say so."""
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from meshnode.mesh.liveness import WINDOW_SHORTEST_S, Accusations, Word
 from meshwire.accusing import accuse
@@ -14,10 +14,12 @@ from tests.machines import PLAYED
 MESH = bytes(16)
 SIGNERS = tuple(Signer(number.to_bytes(32, "big")) for number in range(1, 5))
 NODES = tuple(node_id(signer.public) for signer in SIGNERS)
+Slot = tuple[bytes, bytes, int]  # accused, accuser, seq
 LONG_S = 60.0  # by then every accused had the time to deny it
 RTT_S = 0.1
 numbers = st.integers(0, len(NODES) - 1)
-watchers = st.sets(numbers, max_size=len(NODES))
+watchers = st.one_of(st.just(set(range(len(NODES)))), st.sets(numbers, max_size=len(NODES)))
+aheads = st.one_of(st.just(0), st.integers(-1, 2))
 
 
 class LivenessMachine(RuleBasedStateMachine):
@@ -26,16 +28,23 @@ class LivenessMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.words: dict[NodeId, Word] = {}
+        self.spoken: dict[NodeId, int] = {}  # also of those that have left: no seq comes twice
         self.accusations = Accusations(self.words.get)
         self.now = 0.0
         self.said: dict[tuple[NodeId, NodeId], dict[int, float]] = {}  # accused and accuser: seqs, and when
-        self.passed: set[tuple[bytes, bytes, int]] = set()
+        self.tellers: dict[Slot, set[NodeId]] = {}
+        self.passed: set[Slot] = set()
+
+    @initialize()
+    def all_watch_all(self) -> None:
+        for who in range(len(NODES)):
+            self.speak(who, set(range(len(NODES))), 1)
 
     @rule(who=numbers, watching=watchers, step=st.integers(1, 3))
     def speak(self, who: int, watching: set[int], step: int) -> None:
         """A node's newer vitals: whatever was said about the older ones is denied."""
         node = NODES[who]
-        seq = self.words[node].seq + step if node in self.words else step
+        seq = self.spoken[node] = self.spoken.get(node, 0) + step
         self.words[node] = Word(seq, frozenset(NODES[one] for one in watching if one != who))
         assert not self.accusations.is_dead(node, self.now, RTT_S) or self.early(node)
 
@@ -45,12 +54,14 @@ class LivenessMachine(RuleBasedStateMachine):
             self.words[node].seq in seqs for (accused, _), seqs in self.said.items() if accused == node
         )
 
-    @rule(accuser=numbers, accused=numbers, ahead=st.integers(-1, 2))
-    def hear(self, accuser: int, accused: int, ahead: int) -> None:
+    @rule(accuser=numbers, accused=numbers, ahead=aheads, sender=numbers)
+    def hear(self, accuser: int, accused: int, ahead: int, sender: int) -> None:
         """An accusation of the accused's last word, of an older or of a later one."""
         word = self.words.get(NODES[accused])
         message = accuse(SIGNERS[accuser], MESH, NODES[accused], max(0, (word.seq if word else 1) + ahead))
+        slot = (message.accused, message.accuser, message.seq)
         if not self.accusations.is_news(message):
+            self.told(slot, message, sender)
             return
         assert word is not None, "about somebody unknown"
         assert accuser != accused, "of itself"
@@ -59,6 +70,14 @@ class LivenessMachine(RuleBasedStateMachine):
         self.accusations.take(message, self.now)
         assert not self.accusations.is_news(message), "twice"
         self.said.setdefault((NODES[accused], NODES[accuser]), {})[message.seq] = self.now
+        self.tellers[slot] = set()
+        self.told(slot, message, sender)
+
+    def told(self, slot: Slot, message: Accuse, sender: int) -> None:
+        """A copy came from there, whether or not it was the first."""
+        self.accusations.told_by(message, NODES[sender])
+        if slot in self.tellers:
+            self.tellers[slot].add(NODES[sender])
 
     @rule(seconds=st.sampled_from((0.1, WINDOW_SHORTEST_S, LONG_S)))
     def pass_time(self, seconds: float) -> None:
@@ -76,10 +95,11 @@ class LivenessMachine(RuleBasedStateMachine):
 
     @rule()
     def hand_on(self) -> None:
-        for message in self.accusations.to_pass():
+        for message, knowers in self.accusations.to_pass():
             self.check_counts(message)
             slot = (message.accused, message.accuser, message.seq)
             assert slot not in self.passed, "handed on twice"
+            assert knowers == self.tellers[slot]
             self.passed.add(slot)
 
     def check_counts(self, message: Accuse) -> None:

@@ -27,6 +27,15 @@ def test_a_slow_beginning_is_soon_forgotten() -> None:
     assert (pulse.rtt_ms or 0.0) < 6.0
 
 
+def test_it_asks_until_anything_comes() -> None:
+    pulse = Pulse(0.0)
+    assert not pulse.asking
+    pulse.ping(1.0)
+    assert pulse.asking
+    pulse.heard(2.0)
+    assert not pulse.asking
+
+
 def test_an_old_ping_is_forgotten() -> None:
     pulse = Pulse(0.0)
     tokens = [pulse.ping(float(n)) for n in range(PINGS_KEPT + 1)]

@@ -68,3 +68,20 @@ async def test_a_stream_that_nobody_watches_hears_of_no_silence() -> None:
             await stream.receive()
         assert scope.cancelled_caught
         assert not link.in_doubt()
+
+
+async def test_who_does_not_answer_is_not_asked_again_and_again() -> None:
+    async with open_world() as world:
+        link, _ = await watched(world, "a", "b")
+        world.network.hold("a", "b")
+        sent: list[str] = []
+        world.network.on_message = lambda source, _target, _message: sent.append(source)
+        for _ in range(8):
+            link.probe()
+            await trio.sleep(0.1)
+        assert sent.count("a") == 1
+        world.network.release("a", "b")
+        with trio.fail_after(1):
+            await link.heard()
+        link.probe()
+        assert sent.count("a") == 2

@@ -1,0 +1,44 @@
+"""Waking whoever waits: at once, at a time, with and without a clock that calls back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from meshnode.net.alarm import Alarm, CallAt
+from meshnode.testing.clock import VirtualClock, run_virtual
+
+
+def alarm_of(kind: str) -> Alarm:
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, VirtualClock)
+    call_at: CallAt | None = clock.call_at if kind == "called back" else None
+    return Alarm(call_at)
+
+
+async def woken_at(alarm: Alarm, change: Callable[[], None], until: float) -> float:
+    """When whoever waits until then is woken, if this happens after a second."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alarm.wait, until)
+        await trio.sleep(1)
+        change()
+    return trio.current_time()
+
+
+@pytest.mark.parametrize("kind", ["called back", "in a scope"])
+@pytest.mark.parametrize(
+    ("change", "until", "woken"),
+    [("nothing", 5.0, 5.0), ("ring", 5.0, 1.0), ("ring_at", 5.0, 3.0), ("ring_at", float("inf"), 3.0)],
+)
+def test_it_wakes_when_it_should(kind: str, change: str, until: float, woken: float) -> None:
+    async def play() -> float:
+        alarm = alarm_of(kind)
+        changes: dict[str, Any] = {
+            "nothing": lambda: None,
+            "ring": alarm.ring,
+            "ring_at": lambda: alarm.ring_at(3.0),
+        }
+        return await woken_at(alarm, changes[change], until)
+
+    assert run_virtual(1, play) == woken
