@@ -17,10 +17,10 @@ import platformdirs
 from msgspec import Meta
 
 from meshnode.errors import ConfigInvalid, HomeUnusable
-from meshnode.terms import CacheMode, CloudApi
+from meshnode.terms import CacheMode, CloudApi, Prompt, Rating
 from meshnode.terms.hours import EXAMPLE
 from meshnode.terms.sparing import Sparing
-from meshnode.urls import check_loopback, checked_url, is_loopback
+from meshnode.urls import check_cloud, check_loopback, checked_url, is_loopback
 
 FILE_NAME = "config.toml"
 ENV_PREFIX = "MESHNODE_"
@@ -34,6 +34,7 @@ Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 UPSTREAMS_MAX = 16
 CLOUDS_MAX = 8
+RATINGS_MAX = 512
 UPSTREAM_URL = "It looks like http://127.0.0.1:11434; a path is given only where it is not /v1."
 
 
@@ -226,9 +227,19 @@ class Config(Sparing, frozen=True, kw_only=True):
             description="Commercial APIs with budgets, as [[cloud]] tables in config.toml; see docs/cloud.md.",
         ),
     ] = ()
-
-
-_CLOUD_URL = "It looks like https://api.openai.com/v1."
+    ratings: Annotated[
+        tuple[Rating, ...],
+        Meta(
+            max_length=RATINGS_MAX,
+            description="How good models are, as [[ratings]] tables; see docs/routing.md.",
+        ),
+    ] = ()
+    prompts: Annotated[
+        tuple[Prompt, ...],
+        Meta(
+            max_length=RATINGS_MAX, description="How families are asked, as [[prompts]]; see docs/routing.md."
+        ),
+    ] = ()
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -267,7 +278,7 @@ def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str])
     check_loopback(config.api_host)
     _check_upstreams(every_upstream(config))
     _check_hours(config)
-    _check_cloud(config.cloud)
+    check_cloud(config.cloud)
     return config
 
 
@@ -373,21 +384,6 @@ def _check_upstreams(upstreams: tuple[Upstream, ...]) -> None:
     urls = [upstream.url for upstream in upstreams]
     if len(set(urls)) < len(urls):
         raise ConfigInvalid("An upstream is named twice.", hint="Each URL once.", param="upstreams")
-
-
-def _check_cloud(apis: tuple[CloudApi, ...]) -> None:
-    for api in apis:
-        who = f"The commercial API {api.name}"
-        host, scheme = checked_url(api.url, who, _CLOUD_URL, "cloud")
-        if scheme != "https" and not is_loopback(host):
-            raise ConfigInvalid(
-                f"{who} would get its key in the clear.", hint="Use an https URL.", param="cloud"
-            )
-    names = [api.name for api in apis]
-    if len(set(names)) < len(names):
-        raise ConfigInvalid(
-            "Two commercial APIs have one name.", hint="Each has a budget of its own.", param="cloud"
-        )
 
 
 def _check_upstream(upstream: Upstream, who: str) -> None:

@@ -4,6 +4,9 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from meshnode.errors import ConfigInvalid
+from meshnode.terms import CloudApi
+
+_CLOUD_URL = "It looks like https://api.openai.com/v1."
 
 
 def is_loopback(host: str) -> bool:
@@ -37,4 +40,20 @@ def check_loopback(host: str) -> None:
             f"api_host {host} is not a loopback address, and the API has no keys yet.",
             hint="Use 127.0.0.1, and reach it from elsewhere through an SSH tunnel or another node.",
             param="api_host",
+        )
+
+
+def check_cloud(apis: tuple[CloudApi, ...]) -> None:
+    """Each API has a name of its own, and none gets its key in the clear. Raises ConfigInvalid."""
+    for api in apis:
+        who = f"The commercial API {api.name}"
+        host, scheme = checked_url(api.url, who, _CLOUD_URL, "cloud")
+        if scheme != "https" and not is_loopback(host):
+            raise ConfigInvalid(
+                f"{who} would get its key in the clear.", hint="Use an https URL.", param="cloud"
+            )
+    names = [api.name for api in apis]
+    if len(set(names)) < len(names):
+        raise ConfigInvalid(
+            "Two commercial APIs have one name.", hint="Each has a budget of its own.", param="cloud"
         )

@@ -1,7 +1,4 @@
-"""A whole node: the parts that outlive any one mesh, what its owner can ask of it, and its life.
-
-This is what a program embeds. Everything here is handed on to the room that knows how.
-"""
+"""A whole node, as a program embeds it: what its owner can ask of it, handed on to the room that knows how."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -40,6 +37,8 @@ from meshnode.node.visit import Entry, Visitor
 from meshnode.node.weights import Weights
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.decision import DecisionView
+from meshnode.routing.prompts import fitted
+from meshnode.routing.quality import Qualities
 from meshnode.routing.score import Worth
 from meshnode.seams import Seams
 from meshnode.serve.admit import Admission
@@ -112,7 +111,7 @@ class Node:
             self._far.look_up,
             self.cloud.candidates,
             reach=self._far.reach,
-            worth=Worth(config.usd_s, config.joule_s),
+            worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
         )
         self.audit = audit = Auditor(config, identity, store, seams)
         self.trust = TrustActions(self.present)
@@ -363,6 +362,7 @@ class Node:
 
     @asynccontextmanager
     async def _run_on(self, candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
+        job = fitted(job, candidate.card.family, self.config.prompts)
         if candidate.cloud is not None:
             async with self.cloud.run(candidate, job) as pieces:
                 yield pieces

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from meshnode import __version__
 from meshnode.cache.key import Keys
 from meshnode.cache.vocabulary import LazyVocabulary
@@ -24,9 +26,8 @@ def recall_of(config: Config, seams: Seams, bench: Bench, node: bytes, label: Ca
         config.home, seams.blocking, bytes_max=config.cache_mb * MIB, kept_ms=config.cache_ttl_s * 1000
     )
     embed = embedder_on(bench, node, seams)
-    return Recall(
-        CacheMode(config.cache), store, LazyVocabulary(), seams, label, embed, Keys(__version__.encode())
-    )
+    keys = Keys(__version__.encode() + msgspec.msgpack.encode(config.prompts))
+    return Recall(CacheMode(config.cache), store, LazyVocabulary(), seams, label, embed, keys)
 
 
 def embedder_on(bench: Bench, node: bytes, seams: Seams) -> Embed:

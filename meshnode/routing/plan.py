@@ -12,6 +12,7 @@ from enum import StrEnum
 from meshnode.errors import BudgetExceeded, Busy, MeshError, ModelNotFound, NoCandidate
 from meshnode.routing import policy
 from meshnode.routing.policy import ModelWish, Reason
+from meshnode.routing.quality import TASKS
 from meshnode.routing.score import NOTHING, Known, Score, Worth, capacity, score
 from meshnode.seams import Rng
 from meshnode.terms import Candidate, Job, Trust, Wish
@@ -108,7 +109,7 @@ def make_plan(
 
 def choice_of(candidate: Candidate, wish: Wish, model: ModelWish, known: Known, worth: Worth) -> Choice:
     """A candidate that may serve, with its score."""
-    cost = score(candidate, wish, auto=model.auto, known=known, worth=worth)
+    cost = score(candidate, wish, auto=model.auto, task=model.task, known=known, worth=worth)
     return Choice(candidate, cost, _rung(candidate), known)
 
 
@@ -166,7 +167,9 @@ def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
     if not there:
         return ModelNotFound(
             f"No node in reach offers the model {name!r}.",
-            hint="`meshnode models` lists what there is; `meshnode pull` fetches more.",
+            hint="`meshnode models` lists what there is; `meshnode pull` fetches more."
+            if not name.startswith(policy.AUTO_TASK)
+            else f"The tasks are {', '.join(policy.AUTO_TASK + task for task in TASKS)}.",
             param="model",
         )
     reasons = "; ".join(f"{_who(one.candidate)}: {one.reason}" for one in there)

@@ -4,12 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from meshnode.routing import quants
+from meshnode.routing import quality, quants
 from meshnode.terms import Candidate, CloudOffer, Feature, ModelCard, Place, Privacy, Wish
 from meshnode.terms.privacy import TRUST_NEEDED
 from meshwire.limits import ROUTE_LINKS
 
 AUTO = "auto"
+AUTO_TASK = "auto:"
 DIGEST_PREFIX = "sha256:"
 CLOUD_CLASSES = (Privacy.PUBLIC, Privacy.PRIVATE)
 
@@ -42,11 +43,12 @@ Tried = Collection[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ModelWish:
-    """A model name, read. Empty parts match anything."""
+    """A model name, read. Empty parts match anything; `task` is what the mesh picks a model for, if it does."""
 
     name: str = ""
     digest: str = ""
     min_tier: int = 0
+    task: str = ""
 
     @property
     def auto(self) -> bool:
@@ -69,10 +71,10 @@ class ModelWish:
 
 
 def parse_model(text: str) -> ModelWish:
-    """Read `family:size`, `family:size@q4`, `family`, `sha256:…`, `auto` or nothing.
+    """Read `family:size`, `family:size@q4`, `family`, `sha256:…`, `auto`, `auto:code` or nothing.
 
-    A suffix that is no tier is kept as part of the name, so that it matches nothing and the refusal names
-    what was asked for.
+    A suffix that is no tier, and a task that is none, is kept as part of the name, so that it matches nothing and the
+    refusal names what was asked for.
     """
     word = text.strip().lower()
     if word.startswith(DIGEST_PREFIX):
@@ -81,7 +83,10 @@ def parse_model(text: str) -> ModelWish:
     tier = quants.parse_tier(suffix) if suffix else 0
     if tier is None:
         return ModelWish(name=word)
-    return ModelWish(name="" if name == AUTO else name, min_tier=tier)
+    task = name.removeprefix(AUTO_TASK)
+    if name == AUTO or (task != name and task in quality.TASKS):
+        return ModelWish(min_tier=tier, task="" if name == AUTO else task)
+    return ModelWish(name=name, min_tier=tier)
 
 
 def reject(

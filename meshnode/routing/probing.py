@@ -151,7 +151,9 @@ def _draw(choices: Sequence[Choice], rng: Rng) -> Choice:
 
 
 def _cheap(choice: Choice, best: Choice) -> bool:
-    return _total_s(choice) <= EXPLORED_SLOWER * _total_s(best) + EXPLORED_LATER_S
+    """Whether it costs little more, by the time that the best takes: preferences may make its total negative."""
+    allowed_s = (EXPLORED_SLOWER - 1) * best.score.last_token_s + EXPLORED_LATER_S
+    return _total_s(choice) - _total_s(best) <= allowed_s
 
 
 def _total_s(choice: Choice) -> float:

@@ -5,32 +5,26 @@ one and, where every slot is taken, for the answers that must end first. For a r
 a preference for better models is a term too. What this node has seen itself outweighs what a peer says.
 """
 
-import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from meshnode.routing.quality import Qualities
 from meshnode.terms import Candidate, ModelCard, Wish
 
 PROMPT_TPS_UNKNOWN = 100.0  # a modest machine; measured speeds replace it as soon as there are any
 GENERATE_TPS_UNKNOWN = 10.0
 RTT_UNKNOWN_MS = 250.0
 TIGHT_CONTEXT_S = 30.0  # an estimate says that the prompt will not fit: last choice, not ruled out
-QUALITY_PER_DOUBLING_S = 2.0  # how long a caller who leaves the model open waits for twice the parameters
-QUALITY_PER_TIER_S = 0.5
-QUALITY_BASE_PARAMETERS = 1e8
 DEPRIORITISED_S = 2.0  # how much longer it may take elsewhere before a node is asked that would rather not
 USD_TOKENS = 1e6  # prices are for so many tokens of answers
-
-_SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([kmbt])")
-_SCALE = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What money and energy are worth to the owner, in seconds of waiting: for a dollar, and for a joule."""
+    """What money, energy and good models are worth to the owner: seconds of waiting for a dollar and for a joule."""
 
     usd_s: float = 0.0
     joule_s: float = 0.0
+    qualities: Qualities = field(default_factory=Qualities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +73,14 @@ class Score:
         return self.rtt_s + self.wait_s + self.prefill_s
 
     @property
+    def last_token_s(self) -> float:
+        """The estimated time to the last token."""
+        return self.first_token_s + self.decode_s
+
+    @property
     def total_s(self) -> float:
         """U: the estimated time to the last token, what it costs, and the preference."""
-        return self.first_token_s + self.decode_s + self.price_s + self.energy_s + self.preference_s
+        return self.last_token_s + self.price_s + self.energy_s + self.preference_s
 
 
 def score(
@@ -89,10 +88,11 @@ def score(
     wish: Wish,
     *,
     auto: bool = False,
+    task: str = "",
     known: Known = NOTHING,
     worth: Worth = Worth(),
 ) -> Score:
-    """What it would cost to run this request there."""
+    """What it would cost to run this request there; with `auto`, how good its model is at the task counts too."""
     card = candidate.card
     prompt_tps = known.prompt_tps or card.prompt_tps or PROMPT_TPS_UNKNOWN
     generate_tps = known.generate_tps or card.generate_tps or GENERATE_TPS_UNKNOWN
@@ -110,7 +110,7 @@ def score(
         energy_s=worth.joule_s * card.watts * (prefill_s + decode_s) if worth.joule_s else 0.0,
         preference_s=_tightness_s(card, wish)
         + (DEPRIORITISED_S if candidate.deprioritised else 0.0)
-        - (quality_s(card) if auto else 0.0),
+        - (worth.qualities.worth_s(card, task) if auto else 0.0),
     )
 
 
@@ -144,21 +144,6 @@ def capacity(card: ModelCard, known: Known = NOTHING) -> float:
     """Tokens per second with all slots busy: the weight of a node when one is drawn by lot."""
     generate_tps = known.generate_tps or card.generate_tps or GENERATE_TPS_UNKNOWN
     return generate_tps * max(card.batch_gain, 1.0) * known.share
-
-
-def quality_s(card: ModelCard) -> float:
-    """How many seconds a better model is worth to a caller who leaves the choice open."""
-    doublings = math.log2(max(parameters(card.size), 1e6) / QUALITY_BASE_PARAMETERS)
-    return QUALITY_PER_DOUBLING_S * doublings + QUALITY_PER_TIER_S * card.tier
-
-
-def parameters(size: str) -> float:
-    """How many parameters a size such as `135m`, `8b` or `8x7b` names; the base when it names none."""
-    match = _SIZE.fullmatch(size.strip().lower())
-    if match is None:
-        return QUALITY_BASE_PARAMETERS
-    experts, number, unit = match.groups()
-    return int(experts or 1) * float(number) * _SCALE[unit]
 
 
 def _rtt_s(candidate: Candidate) -> float:

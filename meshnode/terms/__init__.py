@@ -15,6 +15,7 @@ from meshnode.terms.job import (
     ToolCall,
     Turn,
 )
+from meshnode.terms.models import Prompt, Rating
 from meshnode.terms.money import NUSD, CloudOffer, Price, Spending
 from meshnode.terms.openness import Openness
 from meshnode.terms.piece import (
@@ -62,6 +63,8 @@ __all__ = [
     "Price",
     "Privacy",
     "Progress",
+    "Prompt",
+    "Rating",
     "Reading",
     "Sampling",
     "Spending",

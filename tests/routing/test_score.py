@@ -2,17 +2,17 @@
 
 import pytest
 
+from meshnode.routing.quality import TASKS, Qualities
 from meshnode.routing.score import (
     GENERATE_TPS_UNKNOWN,
     TIGHT_CONTEXT_S,
     Known,
     Worth,
     crowding,
-    parameters,
     score,
     slot_wait_tokens,
 )
-from meshnode.terms import Wish
+from meshnode.terms import Rating, Wish
 from tests.routing.offers import at_home, card, offer
 
 WISH = Wish(prompt_tokens=500, output_tokens=200)
@@ -100,8 +100,17 @@ def test_auto_prefers_larger_and_better_models_up_to_a_point() -> None:
     assert score(small, WISH).total_s == score(large, WISH).total_s
 
 
-@pytest.mark.parametrize(
-    ("size", "count"), [("135m", 135e6), ("8b", 8e9), ("1.7B", 1.7e9), ("8x7b", 56e9), ("", 1e8)]
-)
-def test_sizes(size: str, count: float) -> None:
-    assert parameters(size) == pytest.approx(count)
+def test_auto_for_a_task_prefers_what_is_good_at_it() -> None:
+    talker, coder = offer(1, model=card("gemma3:4b")), offer(2, model=card("qwen2.5:7b"))
+    costs = {
+        task: [score(one, WISH, auto=True, task=task).total_s for one in (talker, coder)] for task in TASKS
+    }
+    assert costs["chat"][0] < costs["chat"][1]
+    assert costs["code"][0] > costs["code"][1]
+
+
+def test_the_owners_ratings_decide_for_auto() -> None:
+    worth = Worth(qualities=Qualities([Rating(name="smollm2:135m", code=99.0)]))
+    own, better = offer(1, model=card("smollm2:135m")), offer(2, model=card("qwen2.5:7b"))
+    costs = [score(one, WISH, auto=True, task="code", worth=worth).total_s for one in (own, better)]
+    assert costs == sorted(costs)
