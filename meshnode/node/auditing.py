@@ -51,7 +51,7 @@ class Auditor:
             self._identity.signer,
             self._seams,
             load_head=lambda: self._store.setting(HEAD_SETTING),
-            save_head=lambda packed: self._store.put_setting(HEAD_SETTING, packed),
+            save_head=lambda packed: self._store.put_setting_here(HEAD_SETTING, packed),
         )
 
     async def note(self, decision: Decision) -> None:

@@ -22,7 +22,7 @@ from meshwire.numbers import ERRAND
 from meshwire.records import RecordType
 
 LINKS_WANTED = 8  # direct links a node opens by itself; as many come in by others' dialling
-SMALL_MESH = 128  # nodes; up to here loss is told from death faster with twice as many
+SMALL_MESH = 128  # nodes; up to here loss is told from death faster with half as many again
 LINKS_WANTED_SMALL = 12
 LAN_WISHED = 4  # of them for who is only heard near: anybody can say anything there
 LOOK_FOR_PEERS_S = 1.0

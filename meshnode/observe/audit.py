@@ -34,7 +34,8 @@ BATCH_MAX = 64  # lines that share one write, so that many requests at once do n
 WAITING_MAX = 1024
 
 LoadHead = Callable[[], Awaitable[bytes | None]]
-SaveHead = Callable[[bytes], Awaitable[None]]
+SaveHead = Callable[[bytes], None]
+"""Keeps the head for good, in the thread that calls; raises HomeUnusable."""
 
 logger = log.get("audit")
 
@@ -119,19 +120,23 @@ class AuditLog:
             raw, end = line_of(self._signer.public, end, decision, at)
             raws.append(raw)
         lines = b"".join(raws)
-        await self._seams.blocking(lambda: self._segments.append(self._end.n + 1, lines))
+        await self._seams.blocking(lambda: self._put(lines, end))
+
+    def _put(self, lines: bytes, end: Point) -> None:
+        """Both to the disk, in one go: a switch to a thread and back costs as much as a write."""
+        self._segments.append(self._end.n + 1, lines)
         try:
-            superfluous = await self._seams.blocking(self._segments.superfluous)
-            base = await self._seams.blocking(lambda: self._base_after(superfluous))
-            await self._keep(base, end)
+            superfluous = self._segments.superfluous()
+            base = self._base_after(superfluous)
+            self._sign(base, end)
         except BaseException:
-            await self._seams.blocking(lambda: self._take_back(len(lines)))
+            self._take_back(len(lines))
             raise
         if superfluous:
-            await self._seams.blocking(lambda: self._segments.remove(superfluous))
+            self._segments.remove(superfluous)
 
-    async def _keep(self, base: Point, end: Point) -> None:
-        await self._save_head(msgspec.msgpack.encode(sign_head(self._signer, base, end)))
+    def _sign(self, base: Point, end: Point) -> None:
+        self._save_head(msgspec.msgpack.encode(sign_head(self._signer, base, end)))
         self._base, self._end = base, end
 
     def _base_after(self, superfluous: list[Segment]) -> Point:
@@ -155,7 +160,8 @@ class AuditLog:
         """Find the end, mend what a crash left unfinished, and say what was found; raises HomeUnusable."""
         decisions = await self._seams.blocking(lambda: self._recovered(packed))
         if packed is None:
-            await self._keep(self._base, self._end)  # from here on a log without a head is a log that lost it
+            # From here on a log without a head is a log that lost it.
+            await self._seams.blocking(lambda: self._sign(self._base, self._end))
         for decision in decisions:
             logger.warning("audit.found", kind=decision.kind, why=decision.reason)
             await self.note(decision)

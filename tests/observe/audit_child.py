@@ -29,7 +29,7 @@ async def main(home: Path, torn_at: int) -> None:
         Signer(b"\x07" * 32),
         seams,
         load_head=lambda: store.setting("audit_head"),
-        save_head=lambda packed: store.put_setting("audit_head", packed),
+        save_head=lambda packed: store.put_setting_here("audit_head", packed),
     )
     print("open", audit.end.n, flush=True)
     if torn_at:

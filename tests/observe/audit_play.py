@@ -30,7 +30,7 @@ class Home:
     async def load(self) -> bytes | None:
         return self.head
 
-    async def save(self, packed: bytes) -> None:
+    def save(self, packed: bytes) -> None:
         self.head = packed
         self.heads.append(packed)
 

@@ -235,7 +235,7 @@ async def test_a_head_that_cannot_be_kept_takes_its_lines_back(tmp_path: Path) -
     audit = await home.open()
     before = home.files[0].read_bytes()
 
-    async def fail(_packed: bytes) -> None:
+    def fail(_packed: bytes) -> None:
         raise HomeUnusable("full")
 
     audit._save_head, save = fail, audit._save_head
