@@ -39,9 +39,7 @@ SUSPECTS_TOLD = 4  # in each look
 TOLD_OFTEN_S = 10.0  # one that has been accused for longer is told of now and then: one of those in each look
 NEIGHBOURS_TOLD = 2
 HANDED_ON_TO = 12
-GATHER_S = (
-    0.1  # what is news within this leaves together: when a mesh is parted, each node hears hundreds at once
-)
+GATHER_S = 0.1  # news within this leave together: when a mesh is parted, each node hears hundreds at once
 SHOWN_MAX = 1024
 
 

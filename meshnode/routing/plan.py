@@ -167,9 +167,7 @@ def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
     if not there:
         return ModelNotFound(
             f"No node in reach offers the model {name!r}.",
-            hint="`meshnode models` lists what there is; `meshnode pull` fetches more."
-            if not name.startswith(policy.AUTO_TASK)
-            else f"The tasks are {', '.join(policy.AUTO_TASK + task for task in TASKS)}.",
+            hint=_hint(name),
             param="model",
         )
     reasons = "; ".join(f"{_who(one.candidate)}: {one.reason}" for one in there)
@@ -184,6 +182,13 @@ def _refusal(wanted: str, there: list[Rejected]) -> MeshError:
             message, hint="Ask for a shorter answer (max_tokens), or let the owner raise the budget."
         )
     return NoCandidate(message, hint="Loosen the request, or trust or add a node that fits it.")
+
+
+def _hint(name: str) -> str:
+    """What to do where nobody has a model of this name."""
+    if name.startswith(policy.AUTO_TASK):
+        return f"The tasks are {', '.join(policy.AUTO_TASK + task for task in TASKS)}."
+    return "`meshnode models` lists what there is; `meshnode pull` fetches more."
 
 
 def _who(candidate: Candidate) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import msgspec
 
 from meshnode.terms import Job, Prompt, Sampling, Turn
+from meshnode.terms.job import STOP_MAX
 
-STOP_MAX = 16  # of a job
 FIGURES = ("temperature", "top_p", "top_k", "min_p")
 _DEFAULT = Sampling()
 

@@ -15,6 +15,7 @@ TOP_LOGPROBS_MAX = 20
 SCHEMA_MAX_CHARS = 64 * 1024
 RESUME_MAX_TOKENS = 64 * 1024
 INPUTS_MAX = 256
+STOP_MAX = 16
 TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED = "auto", "none", "required"
 TOOL_CHOICE_FUNCTION = "function:"  # and the name of the one that must be called
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -81,7 +82,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     min_p: Share = 0.05
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     max_tokens: Count = 0
-    stop: Annotated[tuple[StopString, ...], Meta(max_length=16)] = ()
+    stop: Annotated[tuple[StopString, ...], Meta(max_length=STOP_MAX)] = ()
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0

@@ -2,8 +2,9 @@
 
 import msgspec
 
-from meshnode.routing.prompts import STOP_MAX, fitted
+from meshnode.routing.prompts import fitted
 from meshnode.terms import Job, Prompt, Sampling, Turn, Wish
+from meshnode.terms.job import STOP_MAX
 
 ASKED = Turn(role="user", content="Why?")
 QWEN = Prompt(family="Qwen3", system="Be brief.", stop=("<end>",), temperature=0.6, top_k=20)

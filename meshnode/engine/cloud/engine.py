@@ -21,7 +21,7 @@ from meshnode.engine.upstream.exchange import Exchange
 from meshnode.engine.upstream.key import read_key
 from meshnode.engine.upstream.pace import Pace
 from meshnode.engine.upstream.request import Body
-from meshnode.engine.upstream.runs import UpstreamRun
+from meshnode.engine.upstream.runs import UpstreamRun, load_of
 from meshnode.engine.upstream.vectors import read_vectors
 from meshnode.errors import Busy, EngineFailed
 from meshnode.seams import Blocking
@@ -80,12 +80,7 @@ class CloudEngine:
     @property
     def load(self) -> Load:
         """What is under way there for this node."""
-        return Load(
-            in_flight=len(self._runs),
-            queued_prefill=sum(run.prefill_left for run in self._runs),
-            queued_decode=sum(run.decode_left for run in self._runs),
-            slots=self.api.slots,
-        )
+        return load_of(self._runs, self.api.slots)
 
     def paced(self, card: ModelCard) -> ModelCard:
         """The card with the speeds that were measured here."""

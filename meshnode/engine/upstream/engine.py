@@ -22,7 +22,7 @@ from meshnode.engine.upstream.key import read_key
 from meshnode.engine.upstream.offer import Offer, make_offers, quant_named
 from meshnode.engine.upstream.pace import Pace
 from meshnode.engine.upstream.request import Body, chat_body, embedding_body
-from meshnode.engine.upstream.runs import UpstreamRun
+from meshnode.engine.upstream.runs import UpstreamRun, load_of
 from meshnode.engine.upstream.scout import Scout
 from meshnode.engine.upstream.vectors import read_vectors
 from meshnode.errors import Busy, ConfigInvalid, EngineFailed, MeshError, ModelNotFound
@@ -98,12 +98,7 @@ class UpstreamEngine:
     @property
     def load(self) -> Load:
         """The requests that go through this node; what else the server does is not known."""
-        return Load(
-            in_flight=len(self._runs),
-            queued_prefill=sum(run.prefill_left for run in self._runs),
-            queued_decode=sum(run.decode_left for run in self._runs),
-            slots=self.upstream.slots,
-        )
+        return load_of(self._runs, self.upstream.slots)
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call back on every change of state, detail or cards."""

@@ -1,5 +1,8 @@
 """One run on an upstream, as its caller sees it: an iterator that is fed from elsewhere."""
 
+from collections.abc import Collection
+
+from meshnode.engine.base import Load
 from meshnode.engine.outlet import Outlet
 from meshnode.engine.upstream.pace import Watch
 from meshnode.errors import EngineFailed, MeshError
@@ -30,3 +33,13 @@ class UpstreamRun(Outlet):
         """The end, after what has already come."""
         self.prefill_left = self.decode_left = 0
         self._close(last)
+
+
+def load_of(runs: Collection[UpstreamRun], slots: int) -> Load:
+    """What is under way at a server for this node, of so many requests that may be at once."""
+    return Load(
+        in_flight=len(runs),
+        queued_prefill=sum(run.prefill_left for run in runs),
+        queued_decode=sum(run.decode_left for run in runs),
+        slots=slots,
+    )
