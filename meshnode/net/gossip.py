@@ -1,7 +1,7 @@
 """Gossip over links: rounds in which this node's book and its neighbours' come to agree. It decides nothing.
 
 What is believed, and what is handed on, is the book's matter (`meshnode.mesh.book`); this limb carries
-digests and deltas. A round a second with two peers, jittered, since rounds in step make herds; an exchange
+digests and deltas. A round a second with three peers, jittered, since rounds in step make herds; an exchange
 at once when a link opens; and at once again after one that was cut short by its budget.
 """
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("meshnode.net.gossip")
 
 ROUND_S = 1.0
 JITTER = 0.3
-PEERS_PER_ROUND = 2
+PEERS_PER_ROUND = 3
 EXCHANGES_MAX = 16  # in one go, with a peer that has much to tell
 REQUEST_S = 3.0
 RECALL_S = 30.0

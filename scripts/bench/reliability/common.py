@@ -12,7 +12,6 @@ from meshnode.testing.simulation import Simulation
 Values = Sequence[float]
 Play = Callable[[Simulation], Awaitable[Values | tuple[Values, ...]]]
 GIVEN_UP_S = 120.0
-LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ async def until_each(nodes: Sequence[Node], holds: Callable[[Node], bool], since
             for node in [node for node in left if holds(node)]:
                 took[node.config.name] = trio.current_time() - since
                 left.remove(node)
-            await trio.sleep(LOOK_EVERY_S)
+            await trio.sleep(0.05)
     return list(took.values())
 
 
