@@ -13,14 +13,13 @@ from meshnode.identity import IDENTITY_FILE, load_or_create
 from meshnode.mesh.witness import head_in
 from meshnode.observe.audit import read_head
 from meshnode.observe.audit_check import Finding, Remembered, Report, check, lines_about, lines_of
+from meshnode.observe.head import HeadFile
 from meshnode.observe.segments import FOLDER, Segments
 from meshnode.seams import Seams
-from meshnode.state.store import open_store
 from meshnode.trust.audit import Damaged, Line
 from meshwire.errors import RemoteWireError
 from meshwire.records import read_record
 
-HEAD_SETTING = "audit_head"
 LINES_MAX = 100_000
 HEADS_BYTES_MAX = 16 << 20
 TRIES = 3  # a running node may write, or rotate its files, while they are read
@@ -40,16 +39,16 @@ async def verify_log(home: Path, heard: Iterable[Heard], seams: Seams) -> Report
     Of what is given only vitals that this very node has signed count.
     """
     key = own_key(home)
-    segments, remembered = _segments(home), remembered_in(heard, key)
+    segments, remembered, head_file = _segments(home), remembered_in(heard, key), HeadFile(home)
     report = Report()
     for _ in range(TRIES):
-        packed = await _head(home, seams)
+        packed = await seams.blocking(head_file.load)
         try:
             head = read_head(packed)
         except Damaged as error:
             return Report(bad=Finding(0, "", 0, str(error)))
         report = await seams.blocking(lambda: check(segments, key, head, remembered))  # noqa: B023 - it ends before
-        if report.intact or await _head(home, seams) == packed:
+        if report.intact or await seams.blocking(head_file.load) == packed:
             break
     return report
 
@@ -120,11 +119,3 @@ def own_key(home: Path) -> bytes:
 
 def _segments(home: Path) -> Segments:
     return Segments(home / FOLDER, 0)
-
-
-async def _head(home: Path, seams: Seams) -> bytes | None:
-    store = await open_store(home, seams.blocking)
-    try:
-        return await store.setting(HEAD_SETTING)
-    finally:
-        await store.aclose()

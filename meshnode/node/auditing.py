@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from meshnode.config import Config
-from meshnode.control.audit import HEAD_SETTING
 from meshnode.errors import HomeUnusable, MeshError
 from meshnode.identity import Identity
 from meshnode.observe.audit import AuditLog, open_audit
-from meshnode.observe.segments import FOLDER
+from meshnode.observe.head import HeadFile
+from meshnode.observe.segments import FOLDER, Segments
 from meshnode.routing.plan import Plan
 from meshnode.seams import Seams
 from meshnode.serve.course import Choose, RunOn
-from meshnode.state.store import Store
 from meshnode.terms import Candidate, Emitted, Job, Trust
 from meshnode.terms.privacy import TRUST_NEEDED
 from meshnode.trust.audit import Decision, Kind, Point
@@ -29,10 +28,9 @@ REASONS_MAX = 8  # of a refusal, one for each kind
 class Auditor:
     """Writes the log of one node, if its owner wants one."""
 
-    def __init__(self, config: Config, identity: Identity, store: Store, seams: Seams) -> None:
+    def __init__(self, config: Config, identity: Identity, seams: Seams) -> None:
         self._config = config
         self._identity = identity
-        self._store = store
         self._seams = seams
         self._log: AuditLog | None = None
 
@@ -45,14 +43,9 @@ class Auditor:
         """Open the log, mending what a crash left; raises HomeUnusable."""
         if not self._config.audit:
             return
-        self._log = await open_audit(
-            self._config.home / FOLDER,
-            self._config.audit_mb * MIB,
-            self._identity.signer,
-            self._seams,
-            load_head=lambda: self._store.setting(HEAD_SETTING),
-            save_head=lambda packed: self._store.put_setting_here(HEAD_SETTING, packed),
-        )
+        home = self._config.home
+        segments = Segments(home / FOLDER, self._config.audit_mb * MIB)
+        self._log = await open_audit(segments, HeadFile(home), self._identity.signer, self._seams)
 
     async def note(self, decision: Decision) -> None:
         """Write a decision down; it may be carried out once this returns. Raises HomeUnusable, Busy."""

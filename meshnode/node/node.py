@@ -113,7 +113,7 @@ class Node:
             reach=self._far.reach,
             worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
         )
-        self.audit = audit = Auditor(config, identity, store, seams)
+        self.audit = audit = Auditor(config, identity, seams)
         self.trust = TrustActions(self.present)
         choose = audit.choosing(self._chooser, self._chooser.plan)
         run_on = audit.running(self._run_on)

@@ -1,13 +1,12 @@
 """The audit log as it is written: a decision is on the disk, and under the signed head, before `note` returns.
 
-What a line says and how lines hold each other is `trust.audit`; the files are `observe.segments`. Where the head is
-kept is a pair of functions it is given. It knows no requests.
+What a line says and how lines hold each other is `trust.audit`; the files are `observe.segments` and `observe.head`.
+It knows no requests.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import trio
@@ -31,11 +30,22 @@ from meshnode.trust.audit import (
 from meshwire.signing import Signer
 
 BATCH_MAX = 64  # lines that share one write, so that many requests at once do not wait for as many disks
+HEAD_SYNCED_EVERY = BATCH_MAX  # lines; in between the head outlives the process, and not a loss of power
+BEYOND_HEAD_MAX = HEAD_SYNCED_EVERY + BATCH_MAX  # lines that a crash can leave behind the head
 WAITING_MAX = 1024
 
-LoadHead = Callable[[], Awaitable[bytes | None]]
-SaveHead = Callable[[bytes], None]
-"""Keeps the head for good, in the thread that calls; raises HomeUnusable."""
+
+class Heads(Protocol):
+    """Where the head is kept; raises HomeUnusable. Both may block."""
+
+    def load(self) -> bytes | None:
+        """The last one saved."""
+        ...
+
+    def save(self, head: bytes, *, sync: bool) -> None:
+        """Keep it; for good, if it is to be synced."""
+        ...
+
 
 logger = log.get("audit")
 
@@ -62,12 +72,13 @@ class _Waiting:
 class AuditLog:
     """One node's log; made by `open_audit`."""
 
-    def __init__(self, segments: Segments, signer: Signer, seams: Seams, save_head: SaveHead) -> None:
+    def __init__(self, segments: Segments, signer: Signer, seams: Seams, heads: Heads) -> None:
         self._segments = segments
         self._signer = signer
         self._seams = seams
-        self._save_head = save_head
+        self._heads = heads
         self._base = self._end = Point()
+        self._synced_n = -HEAD_SYNCED_EVERY
         self._queue: list[_Waiting] = []
         self._one_writer = trio.Lock()
 
@@ -124,11 +135,10 @@ class AuditLog:
 
     def _put(self, lines: bytes, end: Point) -> None:
         """Both to the disk, in one go: a switch to a thread and back costs as much as a write."""
-        self._segments.append(self._end.n + 1, lines)
+        begun = self._segments.append(self._end.n + 1, lines)
         try:
-            superfluous = self._segments.superfluous()
-            base = self._base_after(superfluous)
-            self._sign(base, end)
+            superfluous = self._segments.superfluous() if begun else []
+            self._sign(self._base_after(superfluous), end)
         except BaseException:
             self._take_back(len(lines))
             raise
@@ -136,8 +146,10 @@ class AuditLog:
             self._segments.remove(superfluous)
 
     def _sign(self, base: Point, end: Point) -> None:
-        self._save_head(msgspec.msgpack.encode(sign_head(self._signer, base, end)))
+        sync = base != self._base or end.n >= self._synced_n + HEAD_SYNCED_EVERY
+        self._heads.save(msgspec.msgpack.encode(sign_head(self._signer, base, end)), sync=sync)
         self._base, self._end = base, end
+        self._synced_n = end.n if sync else self._synced_n
 
     def _base_after(self, superfluous: list[Segment]) -> Point:
         """Where the log begins once these files are gone."""
@@ -156,15 +168,19 @@ class AuditLog:
 
     # --- When the node starts ---
 
-    async def open(self, packed: bytes | None) -> None:
+    async def open(self) -> None:
         """Find the end, mend what a crash left unfinished, and say what was found; raises HomeUnusable."""
-        decisions = await self._seams.blocking(lambda: self._recovered(packed))
-        if packed is None:
-            # From here on a log without a head is a log that lost it.
-            await self._seams.blocking(lambda: self._sign(self._base, self._end))
-        for decision in decisions:
+        for decision in await self._seams.blocking(self._opened):
             logger.warning("audit.found", kind=decision.kind, why=decision.reason)
             await self.note(decision)
+
+    def _opened(self) -> list[Decision]:
+        """What there is to tell of the log as it was found. From here on one without a head is one that lost it."""
+        packed = self._heads.load()
+        found = self._recovered(packed)
+        if packed is None:
+            self._sign(self._base, self._end)
+        return found
 
     def _recovered(self, packed: bytes | None) -> list[Decision]:
         """What there is to tell of the log as it was found; base and end are known then."""
@@ -199,8 +215,8 @@ class AuditLog:
         end, size = _walked(self._signer.public, raw, signed, last)
         if end.n < signed.n:
             raise Damaged(f"it ends after line {end.n}, and the signed head is line {signed.n}")
-        if end.n > signed.n + BATCH_MAX:
-            raise Damaged(f"{end.n - signed.n} lines follow the signed head, more than one write has")
+        if end.n > signed.n + BEYOND_HEAD_MAX:
+            raise Damaged(f"{end.n - signed.n} lines follow the signed head, more than a crash can leave")
         if size < len(raw):
             self._segments.cut(last, size)
         return end, len(raw) - size
@@ -248,10 +264,8 @@ def _first_line(raw: bytes) -> bytes:
     return raw[: raw.find(b"\n") + 1]
 
 
-async def open_audit(
-    folder: Path, bytes_max: int, signer: Signer, seams: Seams, *, load_head: LoadHead, save_head: SaveHead
-) -> AuditLog:
-    """The log in a folder, ready to be written; raises HomeUnusable."""
-    audit = AuditLog(Segments(folder, bytes_max), signer, seams, save_head)
-    await audit.open(await load_head())
+async def open_audit(segments: Segments, heads: Heads, signer: Signer, seams: Seams) -> AuditLog:
+    """The log in these files, ready to be written; raises HomeUnusable."""
+    audit = AuditLog(segments, signer, seams, heads)
+    await audit.open()
     return audit

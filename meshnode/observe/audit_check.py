@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from meshnode.observe.audit import BATCH_MAX
+from meshnode.observe.audit import BEYOND_HEAD_MAX
 from meshnode.observe.segments import Segment, Segments
 from meshnode.trust.audit import Damaged, Head, Kind, Line, Point, check_follows, head_holds, read_line
 
@@ -153,7 +153,7 @@ class _Walk:
             if one.point.n > last.n:
                 why = f"The log ends after line {last.n}, and {one.by} is line {one.point.n}."
                 raise _Found(Finding(last.n + 1, "", 0, why))
-        if last.n > self._signed.n + BATCH_MAX:
+        if last.n > self._signed.n + BEYOND_HEAD_MAX:
             at = self._signed.n + 1
             raise _Found(Finding(at, "", 0, f"Lines from {at} on are not under the signed head."))
         if self._point is not None and self._head is None:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshnode.errors import HomeUnusable
+from meshnode.observe.opened import Opened
 
 FOLDER = "audit"
 NAME = re.compile(r"audit-(\d{16})\.jsonl")
 SEGMENTS_PER_LOG = 8  # so many files share the bound; the oldest goes when they would be more
 SEGMENT_BYTES_MIN = 64 * 1024
+_APPENDING = os.O_WRONLY | os.O_APPEND
 SET_ASIDE_MAX = 8  # damaged logs that are kept for people to look at
 
 
@@ -33,6 +35,7 @@ class Segments:
 
     def __init__(self, folder: Path, bytes_max: int) -> None:
         self.folder = folder
+        self._last: Opened | None = None
         self.segment_bytes = max(SEGMENT_BYTES_MIN, bytes_max // SEGMENTS_PER_LOG)
 
     def all(self) -> list[Segment]:
@@ -50,16 +53,27 @@ class Segments:
         with _translated(segment.path):
             return segment.path.read_bytes()
 
-    def append(self, first: int, lines: bytes) -> None:
-        """Put lines, of which the first has this number, at the end, for good; on failure none of them is there."""
+    def append(self, first: int, lines: bytes) -> bool:
+        """Put lines, of which the first has this number, at the end, for good; on failure none of them is there.
+
+        Returns whether they began a new file.
+        """
         with _translated(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            segments = self.all()
-            fits = bool(segments) and segments[-1].path.stat().st_size + len(lines) <= self.segment_bytes
-            path = segments[-1].path if fits else self.folder / f"audit-{first:016}.jsonl"
-            _append(path, lines)
+            last = self._last_file()
+            fits = last is not None and last.size() + len(lines) <= self.segment_bytes
+            if last is None or not fits:
+                last = self._last = Opened(self.folder / f"audit-{first:016}.jsonl", _APPENDING)
+            _append(last.descriptor(), lines)
             if not fits:
                 _sync_folder(self.folder)
+            return not fits
+
+    def _last_file(self) -> Opened | None:
+        if self._last is None or not self._last.path.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            segments = self.all()
+            self._last = Opened(segments[-1].path, _APPENDING) if segments else None
+        return self._last
 
     def cut(self, segment: Segment, size: int) -> None:
         """Leave only so many bytes of a file, and nothing of it if that is none."""
@@ -92,6 +106,7 @@ class Segments:
                 for path in old.iterdir():
                     path.unlink()
                 old.rmdir()
+            self._last = None
             target = self.folder / f"damaged-{name}"
             target.mkdir(mode=0o700, parents=True, exist_ok=True)
             for segment in self.all():
@@ -100,19 +115,15 @@ class Segments:
             return target
 
 
-def _append(path: Path, lines: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+def _append(descriptor: int, lines: bytes) -> None:
+    before = os.fstat(descriptor).st_size
     try:
-        before = os.fstat(descriptor).st_size
-        try:
-            _write_all(descriptor, lines)
-            os.fsync(descriptor)
-        except OSError:
-            with suppress(OSError):  # if even that fails, the next start mends it
-                os.ftruncate(descriptor, before)
-            raise
-    finally:
-        os.close(descriptor)
+        _write_all(descriptor, lines)
+        os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):  # if even that fails, the next start mends it
+            os.ftruncate(descriptor, before)
+        raise
 
 
 def _write_all(descriptor: int, lines: bytes) -> None:

@@ -109,12 +109,6 @@ class Store:
         """Store a value under `key`."""
         await self._run(lambda db: _put_setting(db, key, value))
 
-    def put_setting_here(self, key: str, value: bytes) -> None:
-        """As `put_setting`, for whoever may wait in the thread that calls: one who has more to write in one go."""
-        in_transaction(
-            self._connection, self._one_at_a_time, self._path, lambda db: _put_setting(db, key, value)
-        )
-
     # --- addresses ---
 
     async def addresses(self) -> list[tuple[bytes, str]]:

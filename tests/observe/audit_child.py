@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 
 from meshnode.observe.audit import open_audit
-from meshnode.observe.segments import FOLDER
+from meshnode.observe.head import HeadFile
+from meshnode.observe.segments import FOLDER, Segments
 from meshnode.seams import Seams
-from meshnode.state.store import open_store
 from meshwire.signing import Signer
 from tests.observe.audit_play import decision
 
@@ -22,15 +22,8 @@ LIFE_S = 30.0
 
 async def main(home: Path, torn_at: int) -> None:
     seams = Seams()
-    store = await open_store(home, seams.blocking)
-    audit = await open_audit(
-        home / FOLDER,
-        1 << 20,
-        Signer(b"\x07" * 32),
-        seams,
-        load_head=lambda: store.setting("audit_head"),
-        save_head=lambda packed: store.put_setting_here("audit_head", packed),
-    )
+    segments = Segments(home / FOLDER, 1 << 20)
+    audit = await open_audit(segments, HeadFile(home), Signer(b"\x07" * 32), seams)
     print("open", audit.end.n, flush=True)
     if torn_at:
         _tear(torn_at)

@@ -26,18 +26,18 @@ class Home:
     head: bytes | None = None
     bytes_max: int = BYTES_MAX
     heads: list[bytes] = field(default_factory=list)
+    synced: list[bytes] = field(default_factory=list)
 
-    async def load(self) -> bytes | None:
+    def load(self) -> bytes | None:
         return self.head
 
-    def save(self, packed: bytes) -> None:
-        self.head = packed
-        self.heads.append(packed)
+    def save(self, head: bytes, *, sync: bool) -> None:
+        self.head = head
+        self.heads.append(head)
+        self.synced += [head] if sync else []
 
     async def open(self) -> AuditLog:
-        return await open_audit(
-            self.folder, self.bytes_max, SIGNER, SEAMS, load_head=self.load, save_head=self.save
-        )
+        return await open_audit(self.segments, self, SIGNER, SEAMS)
 
     @property
     def segments(self) -> Segments:

@@ -13,7 +13,7 @@ import trio.testing
 from meshnode.errors import HomeUnusable
 from meshnode.observe import audit as audit_module
 from meshnode.observe import segments as segments_module
-from meshnode.observe.audit import BATCH_MAX
+from meshnode.observe.audit import BATCH_MAX, BEYOND_HEAD_MAX, HEAD_SYNCED_EVERY, read_head
 from meshnode.observe.audit_check import Remembered, lines_about, lines_of
 from meshnode.terms import Privacy
 from meshnode.trust.audit import Kind, Point, line_of, read_line
@@ -190,8 +190,8 @@ async def test_whole_lines_that_were_not_acknowledged_are_kept(tmp_path: Path) -
     assert (home.check().intact, home.check().unacknowledged) == (True, 0)
 
 
-async def test_more_lines_than_one_write_has_are_not_believed(tmp_path: Path) -> None:
-    home = await written(tmp_path, BATCH_MAX + 2)
+async def test_more_lines_than_a_crash_can_leave_are_not_believed(tmp_path: Path) -> None:
+    home = await written(tmp_path, BEYOND_HEAD_MAX + 2)
     home.head = home.heads[1]
     bad = home.check().bad
     assert bad is not None
@@ -230,19 +230,21 @@ async def test_a_node_that_finds_its_log_damaged_says_so_for_ever_and_goes_on(
     assert home.check().gaps == (first,)
 
 
-async def test_a_head_that_cannot_be_kept_takes_its_lines_back(tmp_path: Path) -> None:
+async def test_a_head_that_cannot_be_kept_takes_its_lines_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = await written(tmp_path, 2)
     audit = await home.open()
     before = home.files[0].read_bytes()
 
-    def fail(_packed: bytes) -> None:
+    def fail(_head: bytes, *, sync: bool) -> None:
         raise HomeUnusable("full")
 
-    audit._save_head, save = fail, audit._save_head
+    monkeypatch.setattr(home, "save", fail)
     with pytest.raises(HomeUnusable):
         await audit.note(decision())
     assert home.files[0].read_bytes() == before
-    audit._save_head = save
+    monkeypatch.undo()
     await audit.note(decision())
     assert (home.check().intact, home.check().last) == (True, 3)
 
@@ -378,3 +380,31 @@ def test_the_head_is_bound_to_the_key(tmp_path: Path) -> None:
     head = sign_head(SIGNER, Point(), Point(3, b"h" * 32))
     assert head_holds(SIGNER.public, head)
     assert not head_holds(Signer(b"\x09" * 32).public, head)
+
+
+async def test_a_loss_of_power_sets_the_head_back_and_loses_no_line(tmp_path: Path) -> None:
+    home = await written(tmp_path, 3 * HEAD_SYNCED_EVERY - 1)
+    home.head = home.synced[-1]
+    found = home.check()
+    assert (found.intact, found.last) == (True, 3 * HEAD_SYNCED_EVERY - 1)
+    assert 0 < found.unacknowledged <= BEYOND_HEAD_MAX
+    await home.open()
+    assert (home.check().last, home.check().unacknowledged) == (3 * HEAD_SYNCED_EVERY, 0)
+
+
+async def test_the_head_is_synced_before_the_files_go_that_it_leaves_out(tmp_path: Path) -> None:
+    home = await written(tmp_path, 1200, bytes_max=1)
+    base = read_head(home.head).base  # type: ignore[union-attr]
+    assert base.n > 0
+    assert read_head(home.synced[-1]).base == base  # type: ignore[union-attr]
+
+
+async def test_a_file_that_is_deleted_under_the_log_is_not_written_into_nothing(tmp_path: Path) -> None:
+    home = await written(tmp_path, 2)
+    audit = await home.open()
+    await audit.note(decision())
+    home.files[0].unlink()
+    await audit.note(decision())
+    assert home.files[0].name == f"audit-{4:016}.jsonl"
+    bad = home.check().bad
+    assert bad is not None

@@ -2,7 +2,6 @@
 
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from meshnode.observe.audit import BATCH_MAX, read_head
 from meshnode.observe.audit_check import check, lines_of
+from meshnode.observe.head import HeadFile
 from meshnode.observe.segments import FOLDER, Segments
 from meshnode.trust.audit import Head, Kind
 from tests.observe.audit_play import SIGNER
@@ -37,10 +37,7 @@ def live(home: Path, torn_at: int = 0, kill_after_s: float = 0.0) -> tuple[int, 
 
 
 def head_of(home: Path) -> Head | None:
-    connection = sqlite3.connect(home / "state.sqlite")
-    (packed,) = connection.execute("SELECT value FROM settings WHERE key = 'audit_head'").fetchone()
-    connection.close()
-    return read_head(packed)
+    return read_head(HeadFile(home).load())
 
 
 @pytest.mark.parametrize("torn_at", [1, 2, 7])
