@@ -179,6 +179,10 @@ class Config(Sparing, frozen=True, kw_only=True):
             description="The most that this node sends of model files, KiB a second; 0: all.",
         ),
     ] = 0
+    spot_checks: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of others' answers to check where their weights are here too."),
+    ] = 0.05
     audit: Annotated[
         bool,
         Meta(

@@ -90,7 +90,13 @@ def _status_facts(seen: Snapshot) -> dict[str, str]:
         "relays": _relays(mesh),
         "links": str(len(seen.links)),
         "peers": str(len(seen.peers)),
+        "distrusted": ", ".join(_distrusted(peer) for peer in seen.peers if peer.distrusted),
     }
+
+
+def _distrusted(peer: PeerView) -> str:
+    """Which models a peer was found to claim and not to answer with."""
+    return f"{peer.name or peer.node[:ID_CHARACTERS]} ({', '.join(peer.distrusted)})"
 
 
 def _relays(mesh: MeshView) -> str:
@@ -120,5 +126,5 @@ def _peer_row(peer: PeerView) -> tuple[str, ...]:
         peer.trust,
         milliseconds(peer.rtt_ms),
         str(peer.in_flight),
-        ", ".join(peer.models),
+        ", ".join(f"{model} (distrusted)" if model in peer.distrusted else model for model in peer.models),
     )

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import trio
 
-from meshnode.terms import Emitted, Job, ModelCard, Posture
+from meshnode.terms import Emitted, Job, ModelCard, Posture, Recheck, Redrawn
 
 
 class EngineState(StrEnum):
@@ -82,4 +82,16 @@ class Engine(Protocol):
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The engine's whole life, until cancelled; it starts at once and loads behind the caller's back."""
+        ...
+
+
+@runtime_checkable
+class Rechecker(Engine, Protocol):
+    """An engine that can say whether its model would have written an answer that came from elsewhere."""
+
+    async def recheck(self, check: Recheck) -> tuple[Redrawn, ...]:
+        """Each place of the answer drawn again, with the same seed; nothing where that cannot be done now.
+
+        It computes only while it has nothing else to do, and gives way at once to a run that comes.
+        """
         ...

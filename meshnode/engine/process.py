@@ -23,7 +23,7 @@ from meshnode.engine.worker.frames import Cancel, Confined, Loading, Measured, O
 from meshnode.engine.worker.frames import Run as RunCommand
 from meshnode.errors import Busy, EngineFailed, MeshError, ModelNotFound
 from meshnode.observe import log
-from meshnode.terms import Emitted, Job, ModelCard, Posture
+from meshnode.terms import Emitted, Job, ModelCard, Posture, Recheck, Redrawn
 from meshnode.trust.weights import Statement
 
 QUEUE_RUNS = 64  # that may wait beside those in slots
@@ -36,9 +36,7 @@ CARD_EVERY_S = 15.0  # between two changes of its speeds, and so between two ads
 LIFE_SIGN_S = 1.0  # between two signs to those who wait while their model is brought into memory
 ROOM_WAIT_S = 30.0  # for memory, at most; and at most half the time that a job has
 WAITS_FOR_ROOM = "waiting for memory that other models hold"
-ILLEGAL_INSTRUCTION = (
-    "it was ended by SIGILL"  # llama.cpp was built for another processor, or wrongly for this
-)
+ILLEGAL_INSTRUCTION = "it was ended by SIGILL"  # llama.cpp was built for another processor
 
 _log = log.get("engine")
 
@@ -194,6 +192,10 @@ class LlamaEngine:
                 self._life.child.send(Cancel(run.number))
             self._used_at = trio.current_time()
             self._budget.changed()
+
+    async def recheck(self, check: Recheck) -> tuple[Redrawn, ...]:
+        """Draw an answer again, see Rechecker.recheck."""
+        return await self._runs.recheck(check, self._life.child.send) if self._life and self.idle else ()
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a worker alive for whatever model is in use, until cancelled."""

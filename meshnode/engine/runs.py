@@ -4,14 +4,28 @@ It knows frames' meaning but neither the process nor the model.
 """
 
 import math
+from collections.abc import Callable
+
+import trio
 
 from meshnode.engine.base import Load
 from meshnode.engine.outlet import Outlet
-from meshnode.engine.worker.frames import Embedded, Ended, Prefilled, Refused, Started, Written
+from meshnode.engine.worker.frames import (
+    Cancel,
+    Check,
+    Checked,
+    Embedded,
+    Ended,
+    Prefilled,
+    Refused,
+    Started,
+    Written,
+)
 from meshnode.errors import EngineFailed, MeshError, from_code
-from meshnode.terms import End, Job, ModelCard, Piece, Progress, Usage, Vector
+from meshnode.terms import End, Job, ModelCard, Piece, Progress, Recheck, Redrawn, Usage, Vector
 
 SPEED_MIN = 0.1  # tokens per second, for estimates
+RECHECK_S = 30.0  # for a spot check, at most; a worker that takes longer has other work
 CHARS_PER_TOKEN = 4  # a guess for the queue's figures, until the worker has counted
 
 RunEvent = Started | Prefilled | Written | Embedded | Ended | Refused
@@ -66,12 +80,26 @@ class Run(Outlet):
         self._close(last)
 
 
+class Outcome:
+    """What a spot check finds, once it is `settled`."""
+
+    def __init__(self) -> None:
+        self.places: tuple[Redrawn, ...] = ()
+        self.settled = trio.Event()
+
+    def settle(self, places: tuple[Redrawn, ...]) -> None:
+        """This is it."""
+        self.places = places
+        self.settled.set()
+
+
 class Runs:
     """All runs of one engine that have not been left yet."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._runs: dict[int, Run] = {}
+        self._rechecks: dict[int, Outcome] = {}
         self._last_number = 0
 
     def __len__(self) -> int:
@@ -100,16 +128,37 @@ class Runs:
         run = self._runs[self._last_number] = Run(self._last_number, job)
         return run
 
+    async def recheck(self, check: Recheck, send: Callable[[Cancel | Check], None]) -> tuple[Redrawn, ...]:
+        """Have the worker draw an answer again; nothing where it cannot, has other work or takes too long."""
+        self._last_number += 1
+        number, outcome = self._last_number, Outcome()
+        self._rechecks[number] = outcome
+        try:
+            send(Check(number, check))
+            with trio.move_on_after(RECHECK_S):
+                await outcome.settled.wait()
+        finally:
+            if self._rechecks.pop(number, None) is not None and not outcome.settled.is_set():
+                send(Cancel(number))
+        return outcome.places
+
     def leave(self, run: Run) -> None:
         """Its caller has gone."""
         self._runs.pop(run.number, None)
 
-    def take(self, event: RunEvent) -> None:
-        """Hand an event to its run; one for a run that was left is dropped."""
+    def take(self, event: RunEvent | Checked) -> None:
+        """Hand an event to its run, or to who waits for a check; one for a run that was left is dropped."""
+        if isinstance(event, Checked):
+            if outcome := self._rechecks.get(event.number):
+                outcome.settle(event.places)
+            return
         if run := self._runs.get(event.number):
             run.take(event)
 
     def fail_all(self, kind: type[EngineFailed], why: str) -> None:
-        """End all of them, each with an error of its own."""
+        """End all of them, each with an error of its own, and every check without a finding."""
+        rechecks, self._rechecks = self._rechecks, {}
+        for outcome in rechecks.values():
+            outcome.settle(())
         for run in self._runs.values():
             run.fail(kind(why, retry_after_s=1.0))

@@ -29,13 +29,13 @@ _WORDS = tuple(_PHRASE.split())
 class Script:
     """The whole answer to a job. A token is one word, or a few characters of JSON.
 
-    `length` is where it ends by itself; `calls` are made by its last token. Raises BadRequest for a schema
-    that allows nothing.
+    `length` is where it ends by itself; `calls` are made by its last token; another `voice` writes something else.
+    Raises BadRequest for a schema that allows nothing.
     """
 
-    def __init__(self, job: Job, words: int) -> None:
+    def __init__(self, job: Job, words: int, voice: str = "") -> None:
         text = "\0".join(f"{turn.role}\0{turn.content}" for turn in job.turns)
-        self._seed = f"{text}\0{job.sampling.seed}".encode()
+        self._seed = f"{text}\0{job.sampling.seed}{voice}".encode()
         self._words = (*_WORDS, *job.turns[-1].content.split()[:64]) if job.turns else _WORDS
         self.calls = _calls(job, self._seed)
         self._json = _json(job, self.calls)

@@ -24,6 +24,8 @@ from meshnode.terms import (
     Piece,
     Posture,
     Progress,
+    Recheck,
+    Redrawn,
     TokenLogprob,
     Usage,
     Vector,
@@ -62,7 +64,7 @@ def scripted_card(
 
 
 class ScriptedEngine:
-    """An Engine whose every answer follows from the job's text and seed alone.
+    """An Engine whose every answer follows from the job's text and seed alone; with another `voice` from that too.
 
     Tools that must be called are called with the smallest arguments that their schemas allow, and JSON that was
     asked for is the smallest that is valid. Jobs of one scope share the beginnings of the last few prompts.
@@ -76,6 +78,7 @@ class ScriptedEngine:
     ) -> None:
         self._card = card or scripted_card()
         self.answer_tokens = answer_tokens
+        self.voice = ""
         self._load_s = load_s
         self._queue = queue
         self._state = EngineState.LOADING
@@ -166,6 +169,14 @@ class ScriptedEngine:
             del self._runs[run]
             (self.finished_jobs if run.finished else self.cancelled_jobs).append(job.id)
 
+    async def recheck(self, check: Recheck) -> tuple[Redrawn, ...]:
+        """Compare an answer with the one that it would have given itself, see Rechecker.recheck."""
+        if self._state is not EngineState.READY or self._runs:
+            return ()
+        script = Script(check.job, self.answer_tokens, self.voice)
+        drawn = [(script.token(place)[0], check.ids[place]) for place in range(check.start, len(check.ids))]
+        return tuple(Redrawn(token, 0.0, 0.0, float(token != written)) for token, written in drawn)
+
     def _admit(self, job: Job, scope: bytes) -> "_Run":
         if self._refusals:
             raise self._refusals.pop(0)
@@ -178,7 +189,7 @@ class ScriptedEngine:
         return self._run_of(job, scope)
 
     def _run_of(self, job: Job, scope: bytes) -> "_Run":
-        prompt, script = prompt_of(job), Script(job, self.answer_tokens)
+        prompt, script = prompt_of(job), Script(job, self.answer_tokens, self.voice)
         room = self._card.context - len(prompt)
         wanted = 0 if job.inputs else max(job.sampling.max_tokens, 1)
         if wanted > room:

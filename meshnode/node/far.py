@@ -14,15 +14,18 @@ from meshwire.ids import NodeId
 
 
 class Far:
-    """Reaches others over whatever mesh this node is on at the moment."""
+    """Reaches others over whatever mesh this node is on at the moment; `marked` adds what only this node knows."""
 
-    def __init__(self, presence: Callable[[], Presence | None]) -> None:
+    def __init__(
+        self, presence: Callable[[], Presence | None], marked: Callable[[Candidate], Candidate]
+    ) -> None:
         self._find = presence
+        self._marked = marked
 
     def candidates(self) -> list[Candidate]:
         """What they offer now."""
         presence = self._find()
-        return presence.candidates() if presence is not None else []
+        return [self._marked(one) for one in presence.candidates()] if presence is not None else []
 
     def vitals_seqs(self) -> dict[bytes, int]:
         """Which state of their queues that was."""

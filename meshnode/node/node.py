@@ -16,7 +16,7 @@ from meshnode.control import join as joining
 from meshnode.control.invite import EXPIRES_DEFAULT_S, invite
 from meshnode.control.models import remove as remove_model
 from meshnode.errors import MeshError, NotAllowed, Unreachable
-from meshnode.identity import Identity, load_or_create_root
+from meshnode.identity import Identity
 from meshnode.models.pull import OnProgress, PullProgress, pull
 from meshnode.models.signed import pull_signed
 from meshnode.models.store import ModelStore, Removed, StoredModel
@@ -27,10 +27,12 @@ from meshnode.node.attesting import Attestation
 from meshnode.node.auditing import Auditor
 from meshnode.node.engines import Engines
 from meshnode.node.far import Far
+from meshnode.node.founding import found
 from meshnode.node.presence import Presence, World
 from meshnode.node.provenance import answer_for, label_of
 from meshnode.node.remembering import recall_of
 from meshnode.node.sharing import Sharing
+from meshnode.node.spotting import Spotting
 from meshnode.node.trusting import TrustActions
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
@@ -54,12 +56,11 @@ from meshnode.serve.walk import Walk
 from meshnode.state.store import Store
 from meshnode.terms import Answer, Candidate, Emitted, Job, Turn, Vector
 from meshnode.trust.certificates import ROLE_ISSUER
-from meshnode.trust.membership import Mesh, found_closed, found_open, new_serial
+from meshnode.trust.membership import Mesh
 from meshnode.trust.tickets import Ticket
 
 log = structlog.get_logger("meshnode.node")
 JOINED_WITHIN_S = 10.0
-MESH_NAME = "mesh"
 PresenceOn = Callable[[World, Mesh, str, int, Entry | None], Presence]
 
 
@@ -84,7 +85,9 @@ class Node:
         self.bench = Bench(
             (), self.scopes, allow_unsandboxed=config.allow_unsandboxed, owner_slots=config.owner_slots
         )
-        self._far = Far(lambda: self.presence)
+        self.audit = audit = Auditor(config, identity, seams)
+        self.spotting = Spotting(config, seams, store, self.bench, audit)
+        self._far = Far(lambda: self.presence, self.spotting.marked)
         self.bench.gate.watch(self._far.tell)
         self.sharing = Sharing(config, seams, self.bench.gate)
         self.engines = Engines(config, self.models_store, seams, self.bench)
@@ -93,9 +96,7 @@ class Node:
         self.api_url = ""
         self.joining = Joining()
         self.on_progress: OnProgress = lambda _progress: None
-        self._store = store
-        self._network = network
-        self._presence_on = presence_on
+        self._store, self._network, self._presence_on = store, network, presence_on
         self._started_at = trio.current_time()
         self._move, self._present = trio.Event(), trio.Event()
         self._one_join = trio.Lock()
@@ -113,7 +114,6 @@ class Node:
             reach=self._far.reach,
             worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
         )
-        self.audit = audit = Auditor(config, identity, seams)
         self.trust = TrustActions(self.present)
         choose = audit.choosing(self._chooser, self._chooser.plan)
         run_on = audit.running(self._run_on)
@@ -264,12 +264,13 @@ class Node:
     async def live(self, listen: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the node until cancelled. Started once it listens on its mesh; models load behind that."""
         await self.audit.open()
-        mesh = await self._store.mesh() or await self._found()
+        mesh = await self._store.mesh() or await found(self.config, self.identity, self._store, self.seams)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.engines.live)
             await nursery.start(self.cloud.live)
             await nursery.start(self._inbound.run)
             nursery.start_soon(self.sharing.run)
+            await nursery.start(self.spotting.run)
             await nursery.start(self._chooser.run)
             await nursery.start(self._recall.run)
             await nursery.start(self._stay_present, mesh, listen)
@@ -295,7 +296,9 @@ class Node:
                 nursery.cancel_scope.cancel()
             task_status = trio.TASK_STATUS_IGNORED
             listen = presence.bound  # a port that the system chose stays: others may know it by now
-            mesh = await self._store.mesh() or await self._found()
+            mesh = await self._store.mesh() or await found(
+                self.config, self.identity, self._store, self.seams
+            )
 
     def _entered(self) -> Entry | None:
         """The way on which this node has come into its mesh, if it has only just joined."""
@@ -307,26 +310,6 @@ class Node:
         while self.presence is None:
             await self._present.wait()
         return self.presence
-
-    async def _found(self) -> Mesh:
-        """A new mesh with this node alone in it, remembered."""
-        now_ms = self.seams.now_ms()
-        if self.config.open_mesh:
-            mesh = found_open(self.seams.entropy)
-        else:
-            root = await self.seams.blocking(
-                lambda: load_or_create_root(self.config.home, self.seams.entropy)
-            )
-            mesh = found_closed(
-                root,
-                self.identity,
-                name=f"{self.config.name}'s {MESH_NAME}",
-                node_name=self.config.name,
-                serial=new_serial(self.seams.entropy),
-                now_ms=now_ms,
-            )
-        await self._store.save_mesh(mesh)
-        return mesh
 
     # --- Joining ---
 
@@ -374,7 +357,8 @@ class Node:
             return
         flight = self._chooser.sent(candidate, job)
         held = self._chooser.held(candidate, job)
-        async with attended(self._far.run(candidate, named, held), flight) as pieces:
+        named, hear = self.spotting.watch(candidate, named)
+        async with attended(self._far.run(candidate, named, held), flight, hear) as pieces:
             yield pieces
 
     def _answer_for(self, candidate: Candidate) -> Answer:
@@ -396,4 +380,5 @@ class Node:
             api_url=self.api_url,
             started_at=self._started_at,
             sharing=self.sharing.view(),
+            distrusted=self.spotting.distrusted,
         )

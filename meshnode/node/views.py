@@ -1,6 +1,6 @@
 """The node's snapshot: facts from its parts as plain data, for status, peers, models and the API."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import trio
@@ -48,6 +48,7 @@ class Facts:
     api_url: str
     started_at: float
     sharing: SharingView
+    distrusted: Callable[[bytes], tuple[bytes, ...]]
 
 
 def snapshot_of(facts: Facts) -> Snapshot:
@@ -69,7 +70,7 @@ def snapshot_of(facts: Facts) -> Snapshot:
         engines=engines,
         sharing=facts.sharing,
         links=tuple(_link_views(presence, view)),
-        peers=tuple(_peer_view(peer) for peer in view.values()),
+        peers=tuple(_peer_view(peer, facts.distrusted(peer.node)) for peer in view.values()),
         models=models_of(facts, view),
         cloud=facts.cloud.views(),
     )
@@ -179,7 +180,7 @@ def _link_views(presence: Presence | None, view: dict[NodeId, Peer]) -> Iterable
         )
 
 
-def _peer_view(peer: Peer) -> PeerView:
+def _peer_view(peer: Peer, distrusted: tuple[bytes, ...]) -> PeerView:
     vitals = peer.vitals
     return PeerView(
         node=to_text(peer.node),
@@ -192,4 +193,10 @@ def _peer_view(peer: Peer) -> PeerView:
         in_flight=vitals.in_flight if vitals else 0,
         queued=vitals.queued_prefill + vitals.queued_decode if vitals else 0,
         accepting=vitals.openness.takes_others if vitals else False,
+        distrusted=tuple(_named(peer, digest) for digest in distrusted),
     )
+
+
+def _named(peer: Peer, digest: bytes) -> str:
+    """What the peer calls these weights; their digest if it offers them no more."""
+    return next((ad.record_name for ad in peer.models if ad.card.digest == digest), digest.hex())

@@ -37,7 +37,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """Another node as this one knows it.
 
     `state` is linked, reachable (through others) or unreachable; `path` names the nodes on the way, the last
-    being the peer; `heard_s` is the age of the news.
+    being the peer; `heard_s` is the age of the news. `distrusted` are those models, by
+    name or digest, with which it does not answer although it claims to, as this node's spot checks have shown.
     """
 
     node: str
@@ -51,6 +52,7 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     queued: int = 0
     accepting: bool = True
+    distrusted: tuple[str, ...] = ()
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     CONTEXT = "too little context for the counted prompt"
     FEATURES = "lacks a feature"
     SIGNER = "weights not signed by whom the request demands"
+    FOREIGN = "was found to answer with other weights than it claims"
     PRIVACY = "not trusted enough for the privacy class"
     CLASS = "its owner does not let this privacy class leave for it"
     RELAY = "reached through relays, which the privacy class forbids"
@@ -111,6 +112,7 @@ def reject(
         (Reason.FEATURES, not set(wish.features) <= set(card.features)),
         (Reason.FEATURES, card.only_embeds and Feature.EMBEDDINGS not in wish.features),
         (Reason.SIGNER, bool(wish.signed_by) and not _is_signed_by(card, wish.signed_by)),
+        (Reason.FOREIGN, candidate.distrusted),
         (Reason.PRIVACY, candidate.cloud is None and candidate.trust < TRUST_NEEDED[wish.privacy]),
         (Reason.CLASS, not _class_may_leave(candidate.cloud, wish.privacy)),
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),

@@ -4,7 +4,7 @@ A long prompt, or a queue, is no reason to give up while there are signs of life
 keeps the record, and decides no more than when the time is over.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
@@ -27,12 +27,14 @@ class Stalled(Unreachable):
 
 @asynccontextmanager
 async def attended(
-    run: AbstractAsyncContextManager[AsyncIterator[Emitted]], flight: Flight
+    run: AbstractAsyncContextManager[AsyncIterator[Emitted]],
+    flight: Flight,
+    hear: Callable[[Emitted], None] = lambda _emitted: None,
 ) -> AsyncIterator[AsyncIterator[Emitted]]:
-    """The same run, with its flight told how it goes; raises as it does, and Stalled."""
+    """The same run, with its flight told how it goes and `hear` all that comes; raises as it does, and Stalled."""
     try:
         async with run as pieces:
-            yield Attended(pieces, flight)
+            yield Attended(pieces, flight, hear)
     except MeshError as error:
         flight.ended(outcome_of(error), trio.current_time())
         raise
@@ -50,8 +52,9 @@ def outcome_of(error: MeshError) -> Outcome | None:
 class Attended(AsyncIterator[Emitted]):
     """What a run emits; Stalled when that takes too long. It is a Distant where the run is one."""
 
-    def __init__(self, run: AsyncIterator[Emitted], flight: Flight) -> None:
+    def __init__(self, run: AsyncIterator[Emitted], flight: Flight, hear: Callable[[Emitted], None]) -> None:
         self._run = run
+        self._hear = hear
         self._flight = flight
         self._patience_s = FIRST_BYTE_S + EXPECTED_TIMES * flight.expected_s
         self._due = trio.current_time() + self._patience_s
@@ -75,6 +78,7 @@ class Attended(AsyncIterator[Emitted]):
 
     def _take(self, item: Emitted) -> None:
         now = trio.current_time()
+        self._hear(item)
         self._patience_s = STALL_S
         self._due = now + STALL_S
         if isinstance(item, Piece):

@@ -1,6 +1,7 @@
 """The words that every floor uses: Job, Wish, Piece, Privacy, Candidate. Plain data, no behaviour beyond itself."""
 
 from meshnode.terms.candidate import Candidate, Feature, ModelCard
+from meshnode.terms.checks import Recheck, Redrawn, can_be_redrawn
 from meshnode.terms.cloud import CloudApi, CloudModel
 from meshnode.terms.job import (
     TOOL_CHOICE_AUTO,
@@ -66,6 +67,8 @@ __all__ = [
     "Prompt",
     "Rating",
     "Reading",
+    "Recheck",
+    "Redrawn",
     "Sampling",
     "Spending",
     "TokenLogprob",
@@ -76,4 +79,5 @@ __all__ = [
     "Usage",
     "Vector",
     "Wish",
+    "can_be_redrawn",
 ]

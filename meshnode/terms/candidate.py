@@ -59,7 +59,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     node itself); `rtt_ms` the sum over the path, None when unknown; queue figures are those last heard.
     `deprioritised` says that it would rather leave the request to others; `retry_after_s`, where it is known, in
     how many seconds a node that is not accepting will be; `price_usd` is what its owner asks for a million answer
-    tokens. `cloud` is there for a commercial API, which is no node: then `node` and `path` only tell it from others.
+    tokens. `distrusted` says that it was found to answer with other weights than these. `cloud` is there for a
+    commercial API, which is no node: then `node` and `path` only tell it from others.
     """
 
     node: bytes
@@ -77,4 +78,5 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     deprioritised: bool = False
     retry_after_s: float | None = None
     price_usd: float = 0.0
+    distrusted: bool = False
     cloud: CloudOffer | None = None

@@ -74,6 +74,7 @@ class HostilePresence(Presence):
         self.hostile = hostile
         self.identity = world.identity
         self.seams = world.seams
+        self.engines = world.bench.engines
         super().__init__(world, mesh, listen, incarnation, entry)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

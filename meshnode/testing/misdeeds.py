@@ -1,7 +1,7 @@
 """What hostile peers of a simulation do: one class for each misdeed, to be had by `start(name, hostile=…)`.
 
-They lie about the DHT, replay, contradict themselves, spoil what they relay, keep silent or flood. Everything
-that they draw by lot comes from their node's seed.
+They lie about the DHT and their models, replay, contradict themselves, spoil what they relay, keep silent or flood.
+Everything that they draw by lot comes from their node's seed.
 """
 
 from itertools import cycle
@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import trio
 
+from meshnode.engine.scripted import ScriptedEngine
 from meshnode.errors import MeshError
 from meshnode.mesh import keyspace
 from meshnode.mesh.ads import AD_TTL_MS, NodeAd, model_ad, model_payload, node_payload
@@ -269,6 +270,19 @@ class _Bent:
 
 def _passes_through(opening: Open) -> bool:
     return opening.position + 1 < len(opening.route)
+
+
+# --- Lies about models ---
+
+
+class AnswersWithAnotherModel(Hostile):
+    """Advertises a model, and answers with another one, or with a worse copy."""
+
+    async def act(self, me: HostilePresence) -> None:
+        """Exchange what its scripted engines write."""
+        for engine in me.engines:
+            if isinstance(engine, ScriptedEngine):
+                engine.voice = "another model"
 
 
 # --- Silence and floods ---

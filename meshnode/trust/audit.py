@@ -42,6 +42,7 @@ class Kind(StrEnum):
 
     SENT = "sent"  # a request left this node
     REFUSED = "refused"  # a request was not served, or served no further
+    DISTRUSTED = "distrusted"  # a node was found to answer with other weights than it claims
     MENDED = "mended"  # an unfinished last line was taken away when the node started
     GAP = "gap"  # the node found its log damaged when it started, and began a new one
 

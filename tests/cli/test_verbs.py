@@ -212,6 +212,15 @@ def test_peers_cannot_move_the_cursor(node, meshnode):
     assert lines_of(meshnode("peers", "--json"))[0]["peers"][0]["trust"] == "trusted"
 
 
+def test_status_and_peers_tell_who_is_distrusted(node, meshnode):
+    assert "distrusted" not in meshnode("status").stdout
+    liar = msgspec.structs.replace(SNAPSHOT.peers[0], models=("a:1b@Q4", "b:1b@Q4"), distrusted=("a:1b@Q4",))
+    node.snapshot = msgspec.structs.replace(node.snapshot, peers=(liar,))
+    assert "distrusted       at�[31mtic (a:1b@Q4)" in meshnode("status").stdout
+    assert "a:1b@Q4 (distrusted), b:1b@Q4" in meshnode("peers").stdout
+    assert lines_of(meshnode("peers", "--json"))[0]["peers"][0]["distrusted"] == ["a:1b@Q4"]
+
+
 def test_a_route_is_explained_with_terms_and_reasons(node):
     def explained(*args):
         result = CliRunner().invoke(program, ["route", "explain", "--home", str(node.home), *args])

@@ -95,6 +95,7 @@ import os, sys, time
 import msgspec
 from pathlib import Path
 from meshnode.engine.worker.frames import *
+from meshnode.terms import Redrawn
 
 started = Path(__file__).with_suffix(".started")
 with started.open("a") as file:

@@ -135,6 +135,7 @@ class FakeSampler:
 
 class FakeTemplate:
     style = Style.HERMES
+    dated = False
 
     def render(self, job):
         return job.turns[0].content

@@ -11,7 +11,7 @@ import trio
 from meshnode.engine.base import EngineState
 from meshnode.engine.process import LlamaEngine, ModelFile
 from meshnode.errors import ContextExceeded, EngineFailed
-from meshnode.terms import End, FinishReason, Piece, Progress
+from meshnode.terms import End, FinishReason, Piece, Progress, Recheck
 
 pytestmark = pytest.mark.model
 
@@ -55,6 +55,20 @@ async def test_it_answers_in_words_with_exact_counts_and_measured_speeds(engine,
     assert card.prompt_tps > 0
     assert card.generate_tps > 0
     assert card.batch_gain >= 1
+
+
+async def test_the_answer_that_it_gave_is_the_one_that_it_draws_again(engine, job):
+    asked = job("Why is the sky blue?", max_tokens=30, temperature=0.9, seed=4)
+    items = await collect(engine, asked)
+    ids = tuple(token for item in items if isinstance(item, Piece) for token in item.ids)
+    places = await engine.recheck(Recheck(asked, ids, 5, text_of(items)))
+    assert len(places) == len(ids) - 5
+    assert sum(place.miss > 0.2 for place in places) == 0
+    other = await engine.recheck(Recheck(job("?", temperature=0.9, seed=5), ids, 5, text_of(items)))
+    assert sum(place.miss > 0.2 for place in other) > 3
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(collect, engine, asked)
+        assert await engine.recheck(Recheck(job("word " * 900), ids, 0)) == ()
 
 
 async def test_four_at_once_all_finish_and_more_than_the_slots_too(engine, job):

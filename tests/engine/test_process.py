@@ -11,13 +11,15 @@ import trio
 
 from meshnode.engine import life as life_module
 from meshnode.engine import process as process_module
+from meshnode.engine import runs as runs_module
 from meshnode.engine.base import EngineState
 from meshnode.engine.child import WORKER_COMMAND
 from meshnode.engine.process import LlamaEngine, ModelFile
 from meshnode.engine.sandbox import Sandbox, _own_environment
 from meshnode.engine.worker.frames import Open, pack
 from meshnode.errors import Busy, ContextExceeded, EngineCrashed, EngineFailed, ModelNotFound
-from meshnode.terms import End, Piece
+from meshnode.terms import End, Piece, Recheck, Redrawn
+from tests.engine.conftest import make_job
 
 MODEL = ModelFile(path="/nowhere/model.gguf", digest=b"d" * 32, name="stand:in")
 
@@ -367,3 +369,44 @@ async def test_a_model_is_loaded_and_measured_with_the_threads_that_are_free(ser
     monkeypatch.setattr(life_module.threads, "cores", lambda: 2)
     engine = await serving(stand_in('say(Broken(f"{command.threads} threads"))'), state=EngineState.FAILED)
     assert engine.detail == "1 threads"
+
+
+RECHECKS = """
+if isinstance(command, Open):
+    say(READY)
+if isinstance(command, Check):
+    DO
+"""
+CHECK = Recheck(make_job("?"), (1, 2), 0)
+
+
+async def test_a_check_gets_what_the_worker_finds(serving, stand_in):
+    say = "say(Checked(command.number + 1), Checked(command.number, (Redrawn(5, -1.0, -2.0, 0.25),)))"
+    engine = await serving(stand_in(RECHECKS.replace("DO", say)))
+    assert await engine.recheck(CHECK) == (Redrawn(5, -1.0, -2.0, 0.25),)
+
+
+async def test_a_check_is_not_sent_to_a_worker_that_has_work_or_none_at_all(serving, stand_in, job):
+    engine = await serving(stand_in(RECHECKS.replace("DO", "os.abort()")))
+    async with engine.run(job()):
+        assert await engine.recheck(CHECK) == ()
+    assert await LlamaEngine().recheck(CHECK) == ()
+    assert engine.state is EngineState.READY
+
+
+async def test_a_check_ends_when_the_worker_dies(serving, stand_in):
+    engine = await serving(stand_in(RECHECKS.replace("DO", "os.abort()")))
+    with trio.fail_after(10):
+        assert await engine.recheck(CHECK) == ()
+
+
+async def test_a_check_is_not_waited_for_for_ever_and_the_worker_hears_of_it(
+    serving, stand_in, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(runs_module, "RECHECK_S", 0.05)
+    body = RECHECKS.replace("DO", "pass") + "if isinstance(command, Cancel):\n    os.abort()\n"
+    engine = await serving(stand_in(body))
+    assert await engine.recheck(CHECK) == ()
+    with trio.fail_after(10):
+        while engine.state is EngineState.READY:
+            await trio.sleep(0.02)

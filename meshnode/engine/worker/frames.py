@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from meshnode.terms import FinishReason, Job, Posture, TokenLogprob, ToolCall
+from meshnode.terms import FinishReason, Job, Posture, Recheck, Redrawn, TokenLogprob, ToolCall
 
 FRAME_MAX = 16 * 1024 * 1024  # a prompt of a megabyte fits many times over
 LENGTH_BYTES = 4
@@ -77,6 +77,13 @@ class Inspect(Command, frozen=True):
     """Say what is held, after letting go of everything that nobody runs if told to `forget`."""
 
     forget: bool = False
+
+
+class Check(Command, frozen=True):
+    """Draw an answer again that was written elsewhere, while there is nothing else to do; Checked says the rest."""
+
+    number: int
+    check: Recheck
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):
@@ -174,6 +181,13 @@ class Refused(Event, frozen=True):
     param: str = ""
 
 
+class Checked(Event, frozen=True):
+    """What a Check has found; nothing where it could not be, or gave way to a run."""
+
+    number: int
+    places: tuple[Redrawn, ...] = ()
+
+
 class Measured(Event, frozen=True):
     """Speeds as real work shows them now, in tokens per second for one sequence; 0 is not measured anew."""
 
@@ -196,7 +210,7 @@ class Inspected(Event, frozen=True, kw_only=True):
     occupied: int
 
 
-AnyCommand = Open | Run | Cancel | Threads | Inspect
+AnyCommand = Open | Run | Cancel | Threads | Inspect | Check
 AnyEvent = (
     Confined
     | Loading
@@ -208,6 +222,7 @@ AnyEvent = (
     | Embedded
     | Ended
     | Refused
+    | Checked
     | Measured
     | Alive
     | Inspected

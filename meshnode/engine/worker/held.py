@@ -29,11 +29,16 @@ def candidates(ids: Any, logits: Any) -> Candidates:
 
 def apply(sampler: object, among: Candidates) -> int:
     """Let a sampler change the candidates in place; the index of the one it selected, or -1."""
+    return applied(sampler, among)[0]
+
+
+def applied(sampler: object, among: Candidates) -> tuple[int, int]:
+    """As `apply`, with how many candidates it left: they are the first ones."""
     array = c.llama_token_data_array()
     array.data = ctypes.cast(among.ctypes.data, c.llama_token_data_p)
     array.size, array.selected, array.sorted = len(among), -1, False
     c.llama_sampler_apply(sampler, ctypes.byref(array))
-    return int(array.selected)
+    return int(array.selected), int(array.size)
 
 
 class Held:

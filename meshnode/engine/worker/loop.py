@@ -17,6 +17,7 @@ from meshnode.engine.worker.frames import (
     Alive,
     AnyCommand,
     Cancel,
+    Check,
     Ended,
     Event,
     Inspect,
@@ -34,6 +35,7 @@ from meshnode.engine.worker.llama import ABORTED, CHUNK_TOKENS, Batch, Model
 from meshnode.engine.worker.measure import Pace
 from meshnode.engine.worker.outbox import HOLD_S, Outbox
 from meshnode.engine.worker.prefix import common_length
+from meshnode.engine.worker.rechecking import Rechecking
 from meshnode.engine.worker.sequence import UNPLACED, Sequence
 from meshnode.engine.worker.template import Template
 from meshnode.engine.worker.vectors import Embeds, Vectors
@@ -72,6 +74,7 @@ class Loop:
         self._clock = clock
         self._cache = cache
         self._vectors = Vectors(embedder)
+        self._rechecking = Rechecking(model, template, cache)
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []  # oldest first
         self._computing: dict[int, int] = {}  # how many tokens of which run, for the thread that interrupts
@@ -83,11 +86,12 @@ class Loop:
 
     def turn(self) -> None:
         """Take commands, which are waited for when there is nothing else to do, and compute one step."""
-        has_work = self._active or self._waiting or self._vectors
+        has_work = self._active or self._waiting or self._vectors or self._rechecking
         if not has_work:
             self._out.send()
         for command in self._commands(not has_work):
             self._obey(command)
+        self._recheck()
         self._admit()
         if self._vectors or any(sequence.reading for sequence in self._active):
             self._out.send()  # no token waits for a long step
@@ -103,8 +107,10 @@ class Loop:
     def foresee(self, command: AnyCommand) -> None:
         """A command has come that the loop has not taken yet; may be called from any thread.
 
-        A step that works mostly for a run that nobody wants any more is interrupted.
+        A step that works mostly for a run that nobody wants any more is interrupted, and a check by any run.
         """
+        if isinstance(command, Run) and self._rechecking:
+            self._model.interrupt()
         if isinstance(command, Cancel):
             computing = self._computing
             if computing.get(command.number, 0) * 2 > sum(computing.values()) > INTERRUPT_MIN_TOKENS:
@@ -120,6 +126,9 @@ class Loop:
                 self._model.set_threads(max(1, count))
             case Inspect(forget):
                 self._inspect(forget=forget)
+            case Check(number):
+                if said := self._rechecking.begin(command):
+                    self._out.add(said)
             case Open():
                 self._out.add(Refused(0, "invalid_request", "a model is already open"))
 
@@ -144,6 +153,7 @@ class Loop:
 
     def _cancel(self, number: int) -> None:
         self._vectors.cancel(number)
+        self._rechecking.cancel(number)
         for sequence in [*self._active, *self._waiting]:
             if sequence.number == number:
                 self._leave(sequence)
@@ -159,6 +169,14 @@ class Loop:
                 occupied=self._model.occupied(),
             )
         )
+
+    def _recheck(self) -> None:
+        """A step of the check that is under way, unless there is anything else to do: then it is over."""
+        if not self._rechecking:
+            return
+        busy = self._active or self._waiting or self._vectors
+        if said := self._rechecking.give_up() if busy else self._rechecking.step():
+            self._out.add(said)
 
     def _admit(self) -> None:
         while self._waiting and len(self._active) < self._model.slots and self._fits(self._waiting[0]):

@@ -17,7 +17,7 @@ from llama_cpp import llama_cpp as c
 
 from meshnode.engine.worker.calls import FORMS, Style, callable_tools
 from meshnode.engine.worker.constraint import OUTPUT_PARAM, constrain
-from meshnode.engine.worker.held import Candidates, Held, apply, candidates
+from meshnode.engine.worker.held import Candidates, Held, applied, apply, candidates
 from meshnode.engine.worker.llama import Model
 from meshnode.engine.worker.vocabulary import closing_tokens, plain_tokens, token_text
 from meshnode.errors import BadRequest, EngineFailed
@@ -81,16 +81,29 @@ class Sampler:
         if self._sampling.seed is not None and self._sampling.temperature > 0:
             self._skip(len(tokens))
 
-    def likelihood(self, row: int, token: int) -> TokenLogprob | None:
-        """How likely the model held a token drawn from a batch row; None when nobody asked.
+    def redraw(self, row: int, written: int) -> tuple[Candidates, int]:
+        """Draw from the logits of a batch row where another token was written, which is remembered instead.
 
-        From the raw logits: no temperature, penalty, bias or grammar changes it.
+        The candidates that were left to draw from, and the place of the drawn one among them. Free text only.
         """
-        if not self._sampling.logprobs:
-            return None
+        logits = self._logits(row)
+        among = candidates(np.arange(len(logits)), logits)
+        drawn, left = applied(self._chain, among)
+        c.llama_sampler_accept(self._chain, written)
+        self._written += 1
+        return among[:left], drawn
+
+    def logprobs(self, row: int) -> Any:
+        """The log-probability of every token in a batch row: no temperature, penalty, bias or grammar changes it."""
         logits = self._logits(row).astype(np.float64)
         highest = logits.max()
-        logprobs = logits - (highest + np.log(np.exp(logits - highest).sum()))
+        return logits - (highest + np.log(np.exp(logits - highest).sum()))
+
+    def likelihood(self, row: int, token: int) -> TokenLogprob | None:
+        """How likely the model held a token drawn from a batch row; None when nobody asked."""
+        if not self._sampling.logprobs:
+            return None
+        logprobs = self.logprobs(row)
         top: tuple[Likelihood, ...] = ()
         if wanted := min(self._sampling.top_logprobs, len(logprobs)):
             likeliest = np.argpartition(-logprobs, wanted - 1)[:wanted]

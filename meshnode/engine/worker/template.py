@@ -61,12 +61,14 @@ def usual_form(is_token: Callable[[str], bool]) -> str:
 class Template:
     """A compiled chat template. Raises EngineFailed when the source is too long or is no template.
 
-    `style` is the form in which it makes its model write tool calls.
+    `style` is the form in which it makes its model write tool calls; one that is `dated` writes the date or the
+    hour, so that two machines may not make the same prompt with it.
     """
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         if len(source) > SOURCE_MAX_CHARS:
             raise EngineFailed(f"the model's chat template is {len(source)} characters long")
+        self.dated = "strftime_now" in source
         self._knows_tools = bool(KNOWS_TOOLS.search(source))
         self.style = style_of(source) if self._knows_tools else Style.HERMES
         try:
