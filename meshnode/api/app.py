@@ -16,6 +16,7 @@ from meshnode.api.embeddings import Embeddings
 from meshnode.api.errors import http_response, mesh_response
 from meshnode.api.guard import Guard
 from meshnode.api.models import Models
+from meshnode.api.responses.endpoint import Responses
 from meshnode.errors import MeshError
 from meshnode.observe import log
 
@@ -31,6 +32,7 @@ def build(doors: Doors, *, hosts: Iterable[str] = ()) -> ASGIApp:
             Route("/v1/models", models.every, methods=["GET"]),
             Route("/v1/models/{name:path}", models.one, methods=["GET"]),
             Route("/v1/chat/completions", Chat(doors), methods=["POST"]),
+            Route("/v1/responses", Responses(doors), methods=["POST"]),
             Route("/v1/embeddings", Embeddings(doors), methods=["POST"]),
         ],
         exception_handlers={

@@ -6,58 +6,46 @@ an error that comes first is an HTTP status and not a broken stream.
 
 from __future__ import annotations
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from collections.abc import Iterable
 
 from meshnode.api.chunks import Shapes
 from meshnode.api.completion import Completion, jobs_of, read_completion
-from meshnode.api.doors import Doors
+from meshnode.api.endpoint import Endpoint
 from meshnode.api.exchange import Exchange
-from meshnode.api.flow import Flowing, Items, flowing
+from meshnode.api.flow import Flowing, Items
 from meshnode.api.gathered import Gathered
-from meshnode.api.guard import read_json_body
 from meshnode.api.sse import DONE, event
 from meshnode.errors import Interrupted, MeshError
 from meshnode.terms import Answer, End, Job, Piece
 from meshwire.limits import RESPONSE_MAX
 
 
-class Chat:
+class Chat(Endpoint[Completion]):
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def read(self, body: bytes, headers: Iterable[tuple[str, str]]) -> Completion:
+        """Decode and check a request, see read_completion."""
+        return read_completion(body, headers)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; when the client leaves, the runs are cancelled at once."""
-        job_id = self._doors.new_id()
-        exchange = Exchange(scope, receive, send, job_id)
-        try:
-            request = Request(scope, receive)
-            completion = read_completion(await read_json_body(request), request.headers.items())
-            jobs = jobs_of(completion, job_id, self._doors.tenant_tag(completion.tenant))
-        except (MeshError, HTTPException) as error:
-            await exchange.refuse(error)
-            return
-        async with exchange.attended():
-            await self._run(exchange, completion, jobs)
+    def jobs(self, asked: Completion, job_id: str, tenant_tag: bytes) -> tuple[Job, ...]:
+        """One job for each choice, see jobs_of."""
+        return jobs_of(asked, job_id, tenant_tag)
 
-    async def _run(self, exchange: Exchange, completion: Completion, jobs: tuple[Job, ...]) -> None:
+    async def respond(
+        self, exchange: Exchange, asked: Completion, jobs: tuple[Job, ...], items: Items
+    ) -> None:
+        """Write the choices, side by side."""
         created = int(self._doors.wall())
-        async with flowing(self._doors, jobs) as items:
-            answer = (await anext(items)).item
-            if not isinstance(answer, Answer):
-                await exchange.refuse(answer)
-                return
-            exchange.served_by(answer)
-            if completion.mesh is not None and completion.mesh.explain:
-                exchange.decided(self._doors.explain(jobs[0]))
-            shapes = Shapes(jobs[0].id, created, answer.model, include_usage=completion.include_usage)
-            if completion.stream:
-                await _Stream(exchange, shapes, len(jobs)).write(items)
-            else:
-                await _whole(items, exchange, shapes, len(jobs))
+        answer = (await anext(items)).item
+        if not isinstance(answer, Answer):
+            await exchange.refuse(answer)
+            return
+        self._announce(exchange, asked, jobs[0], answer)
+        shapes = Shapes(jobs[0].id, created, answer.model, include_usage=asked.include_usage)
+        if asked.stream:
+            await _Stream(exchange, shapes, len(jobs)).write(items)
+        else:
+            await _whole(items, exchange, shapes, len(jobs))
 
 
 class _Stream:

@@ -78,6 +78,7 @@ class MessageShape(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    annotations: tuple[()] = ()
     tool_calls: tuple[CallShape, ...] | UnsetType = UNSET
 
 

@@ -12,22 +12,14 @@ import msgspec
 from msgspec import Meta
 
 from meshnode.api.messages import Messages, turns_of
-from meshnode.api.options import MeshOptions, ModelName, decode, given, mesh_options, wished
+from meshnode.api.options import read_body, wished
+from meshnode.api.sampling import SEED_MAX, Count, SamplingBody, sampling_of
 from meshnode.api.tools import ResponseFormat, ToolBodies, ToolChoice, choice_of, output_of, tools_of
-from meshnode.errors import BadRequest, ContextExceeded
-from meshnode.terms import Bias, CacheMode, Job, Sampling, Wish
-from meshnode.terms.job import BIASES_MAX, TOP_LOGPROBS_MAX
-from meshwire.limits import PROMPT_MAX
+from meshnode.errors import BadRequest
+from meshnode.terms import CacheMode, Job, Wish
+from meshnode.terms.job import TOP_LOGPROBS_MAX
 
-STOPS_MAX = 4
 CHOICES_MAX = 8
-TOKEN_DIGITS_MAX = 10
-SEED_MAX = 2**63 - 1
-
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=SEED_MAX)]
-BiasValue = Annotated[float, Meta(ge=-100, le=100)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -36,25 +28,14 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(SamplingBody, frozen=True, kw_only=True):
     """The body of POST /v1/chat/completions: first what is honoured, then what is refused."""
 
-    model: ModelName
     messages: Messages
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=100_000)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    seed: Seed | None = None
-    stop: str | list[str] | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    logit_bias: dict[str, BiasValue] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
     n: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None = None
@@ -62,7 +43,6 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    mesh: MeshOptions | None = None
 
     functions: list[Any] | None = None
     function_call: Any = None
@@ -74,19 +54,13 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a stream ends with a count of tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    @property
-    def tenant(self) -> str:
-        """Whose request it is, in the caller's own words."""
-        return (self.mesh and self.mesh.tenant) or ""
-
 
 def read_completion(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Completion:
     """Decode and check a request. Raises BadRequest whose `param` names the field at fault."""
-    completion = decode(body, Completion)
+    completion = read_body(body, headers, Completion)
     _check_unsupported(completion)
-    _check_stops(completion.stop)
     _check_together(completion)
-    return msgspec.structs.replace(completion, mesh=mesh_options(completion.mesh, headers))
+    return completion
 
 
 def jobs_of(completion: Completion, job_id: str, tenant_tag: bytes = b"") -> tuple[Job, ...]:
@@ -98,7 +72,12 @@ def jobs_of(completion: Completion, job_id: str, tenant_tag: bytes = b"") -> tup
         id=job_id,
         wish=Wish(),
         turns=turns,
-        sampling=_sampling(completion),
+        sampling=sampling_of(
+            completion,
+            max_tokens=completion.max_completion_tokens or completion.max_tokens,
+            logprobs=completion.logprobs,
+            top_logprobs=completion.top_logprobs,
+        ),
         tenant_tag=tenant_tag,
         tools=tools,
         tool_choice=choice_of(completion.tool_choice, tools),
@@ -106,7 +85,7 @@ def jobs_of(completion: Completion, job_id: str, tenant_tag: bytes = b"") -> tup
         output=output,
         schema=schema,
     )
-    job = wished(job, completion.model, _prompt_bytes(job), completion.mesh or MeshOptions())
+    job = wished(job, completion, "messages")
     return tuple(_choice(job, index) for index in range(completion.n or 1))
 
 
@@ -123,49 +102,6 @@ def _choice(job: Job, index: int) -> Job:
     return msgspec.structs.replace(job, id=f"{job.id}-{index}", sampling=sampling, wish=wish)
 
 
-def _prompt_bytes(job: Job) -> int:
-    """How long everything is that becomes part of the prompt. Raises ContextExceeded."""
-    texts = [turn.content for turn in job.turns]
-    texts += [call.arguments for turn in job.turns for call in turn.tool_calls]
-    texts += [text for tool in job.tools for text in (tool.description, tool.parameters)]
-    prompt_bytes = sum(len(text.encode()) for text in texts)
-    if prompt_bytes > PROMPT_MAX:
-        raise ContextExceeded(f"The messages are longer than {PROMPT_MAX} bytes.", param="messages")
-    return prompt_bytes
-
-
-def _sampling(completion: Completion) -> Sampling:
-    stops = completion.stop or ()
-    return given(
-        Sampling(stop=(stops,) if isinstance(stops, str) else tuple(stops)),
-        temperature=completion.temperature,
-        top_p=completion.top_p,
-        top_k=completion.top_k,
-        min_p=completion.min_p,
-        seed=completion.seed,
-        max_tokens=completion.max_completion_tokens or completion.max_tokens,
-        presence_penalty=completion.presence_penalty,
-        frequency_penalty=completion.frequency_penalty,
-        repeat_penalty=completion.repeat_penalty,
-        logit_bias=_biases(completion.logit_bias or {}),
-        logprobs=completion.logprobs,
-        top_logprobs=completion.top_logprobs,
-    )
-
-
-def _biases(given_biases: dict[str, float]) -> tuple[Bias, ...]:
-    if len(given_biases) > BIASES_MAX:
-        raise BadRequest(f"At most {BIASES_MAX} tokens can have a bias.", param="logit_bias")
-    return tuple(Bias(_token_id(key), value) for key, value in given_biases.items())
-
-
-def _token_id(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= TOKEN_DIGITS_MAX else 2**32
-    if number >= 2**32:
-        raise BadRequest(f"{text[:40]!r} is not the number of a token.", param="logit_bias")
-    return number
-
-
 def _check_unsupported(completion: Completion) -> None:
     """Refuse what would otherwise be silently ignored."""
     if completion.functions:
@@ -176,14 +112,6 @@ def _check_unsupported(completion: Completion) -> None:
         raise BadRequest("audio is not supported.", param="audio")
     if completion.modalities not in (None, [], ["text"]):
         raise BadRequest("Only text can be asked for.", param="modalities")
-
-
-def _check_stops(stop: str | list[str] | None) -> None:
-    stops = [stop] if isinstance(stop, str) else stop or []
-    if len(stops) > STOPS_MAX:
-        raise BadRequest(f"At most {STOPS_MAX} stop strings are possible.", param="stop")
-    if "" in stops:
-        raise BadRequest("A stop string cannot be empty.", param="stop")
 
 
 def _check_together(completion: Completion) -> None:

@@ -8,35 +8,23 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
-from meshnode.api.doors import Doors
+from meshnode.api.endpoint import Endpoint
 from meshnode.api.exchange import Exchange
-from meshnode.api.flow import Items, flowing
-from meshnode.api.guard import read_json_body
-from meshnode.api.options import MeshOptions, ModelName, decode, mesh_options, wished
-from meshnode.errors import BadRequest, ContextExceeded, MeshError
+from meshnode.api.flow import Items
+from meshnode.api.options import MeshBody, read_body, wished
+from meshnode.errors import BadRequest, MeshError
 from meshnode.serve.vectors import FLOAT_BYTES, floats
 from meshnode.terms import Answer, End, Job, Vector, Wish
 from meshnode.terms.job import INPUTS_MAX
-from meshwire.limits import PROMPT_MAX
 
 
-class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
+class EmbeddingsBody(MeshBody, frozen=True, kw_only=True):
     """The body of POST /v1/embeddings."""
 
-    model: ModelName
     input: str | list[Any]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    mesh: MeshOptions | None = None
-
-    @property
-    def tenant(self) -> str:
-        """Whose request it is, in the caller's own words."""
-        return (self.mesh and self.mesh.tenant) or ""
 
 
 class EmbeddingShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,41 +51,33 @@ class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
     usage: EmbeddingsUsage
 
 
-class Embeddings:
+class Embeddings(Endpoint[EmbeddingsBody]):
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def read(self, body: bytes, headers: Iterable[tuple[str, str]]) -> EmbeddingsBody:
+        """Decode and check a request, see read_embeddings."""
+        return read_embeddings(body, headers)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; when the client leaves, the run is cancelled at once."""
-        job_id = self._doors.new_id()
-        exchange = Exchange(scope, receive, send, job_id)
-        try:
-            request = Request(scope, receive)
-            body = read_embeddings(await read_json_body(request), request.headers.items())
-            job = embeddings_job(body, job_id, self._doors.tenant_tag(body.tenant))
-        except (MeshError, HTTPException) as error:
-            await exchange.refuse(error)
-            return
-        async with exchange.attended(), flowing(self._doors, (job,)) as items:
-            await _respond(items, exchange, body)
+    def jobs(self, asked: EmbeddingsBody, job_id: str, tenant_tag: bytes) -> tuple[Job, ...]:
+        """The one job, see embeddings_job."""
+        return (embeddings_job(asked, job_id, tenant_tag),)
+
+    async def respond(
+        self, exchange: Exchange, asked: EmbeddingsBody, _jobs: tuple[Job, ...], items: Items
+    ) -> None:
+        """Write the vectors once there are all of them."""
+        await _respond(items, exchange, asked)
 
 
 def read_embeddings(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> EmbeddingsBody:
     """Decode and check a request. Raises BadRequest whose `param` names the field at fault."""
-    read = decode(body, EmbeddingsBody)
-    return msgspec.structs.replace(read, mesh=mesh_options(read.mesh, headers))
+    return read_body(body, headers, EmbeddingsBody)
 
 
-def embeddings_job(body: EmbeddingsBody, job_id: str, tenant_tag: bytes = b"") -> Job:
+def embeddings_job(asked: EmbeddingsBody, job_id: str, tenant_tag: bytes = b"") -> Job:
     """The Job that the walk takes. Raises BadRequest for input that is no text."""
-    texts = _texts(body.input)
-    size = sum(len(text.encode()) for text in texts)
-    if size > PROMPT_MAX:
-        raise ContextExceeded(f"The input is longer than {PROMPT_MAX} bytes.", param="input")
-    job = Job(id=job_id, wish=Wish(), turns=(), inputs=texts, tenant_tag=tenant_tag)
-    return wished(job, body.model, size, body.mesh or MeshOptions())
+    job = Job(id=job_id, wish=Wish(), turns=(), inputs=_texts(asked.input), tenant_tag=tenant_tag)
+    return wished(job, asked, "input")
 
 
 def _texts(given: str | list[Any]) -> tuple[str, ...]:

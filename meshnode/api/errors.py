@@ -94,10 +94,15 @@ def shape_of(error: MeshError) -> Shape:
     return TABLE.get(error.code, TABLE["internal_error"])
 
 
+def error_body(error: MeshError) -> ErrorBody:
+    """What a client is told of this error."""
+    message = str(error)[:MESSAGE_CHARACTERS_MAX]
+    return ErrorBody(message, shape_of(error).type, error.param or None, error.code)
+
+
 def body_of(error: MeshError) -> bytes:
     """The JSON that tells a client of this error, as a whole response or as a frame of a stream."""
-    message = str(error)[:MESSAGE_CHARACTERS_MAX]
-    return _json(message, shape_of(error).type, error.param or None, error.code)
+    return _json(error_body(error))
 
 
 def mesh_response(error: MeshError, headers: Mapping[str, str] | None = None) -> Response:
@@ -109,7 +114,8 @@ def mesh_response(error: MeshError, headers: Mapping[str, str] | None = None) ->
 def http_response(error: HTTPException) -> Response:
     """The response for what HTTP itself refuses: a path, a method, a size, a media type, an origin."""
     code = HTTP_CODES.get(error.status_code, "invalid_request")
-    return _response(error.status_code, _json(error.detail, _INVALID, None, code), error.headers or {})
+    body = _json(ErrorBody(error.detail, _INVALID, None, code))
+    return _response(error.status_code, body, error.headers or {})
 
 
 def header_text(text: str) -> str:
@@ -125,8 +131,8 @@ def _advice(error: MeshError, shape: Shape) -> dict[str, str]:
     return {"x-should-retry": "false"} if shape.final else {}
 
 
-def _json(message: str, kind: str, param: str | None, code: str) -> bytes:
-    return msgspec.json.encode(Envelope(ErrorBody(message, kind, param, code)))
+def _json(body: ErrorBody) -> bytes:
+    return msgspec.json.encode(Envelope(body))
 
 
 def _response(status: int, body: bytes, headers: Mapping[str, str]) -> Response:

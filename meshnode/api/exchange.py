@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -26,12 +26,16 @@ DECISION_BYTES_MAX = 6 * 1024
 
 
 class Exchange:
-    """One request's way back. Nothing is committed before `start`, `refuse` or `respond`."""
+    """One request's way back. Nothing is committed before `start`, `refuse` or `respond`.
+
+    `last_words` makes the end of a stream that fails; an endpoint whose streams end in another way sets it.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self._asgi = (scope, receive, send)
         self._headers = {"x-request-id": request_id}
         self._cloud: CloudOffer | None = None
+        self.last_words: Callable[[MeshError], bytes] = _error_event
         state = scope.get("state", {})
         self._closing: trio.Event | None = state.get(CLOSING)
         # Only there is a body of unknown length sent in chunks, and the connection this response's alone.
@@ -90,7 +94,7 @@ class Exchange:
             return
         error = item if isinstance(item, MeshError) else Interrupted("The answer broke off before it began.")
         if self.events.started:
-            await self.events.write(event(body_of(error)))
+            await self.events.write(self.last_words(error))
             await self.events.finish()
         else:
             await mesh_response(error, self._headers)(*self._asgi)
@@ -110,6 +114,10 @@ class Exchange:
             await self._closing.wait()
             await self.events.between_writes()
             scope.cancel()
+
+
+def _error_event(error: MeshError) -> bytes:
+    return event(body_of(error))
 
 
 def _one_line(view: DecisionView) -> str:

@@ -34,7 +34,12 @@ class LogprobsShape(msgspec.Struct, frozen=True):
 
 def logprobs_shape(logprobs: tuple[TokenLogprob, ...]) -> LogprobsShape | None:
     """The shape, null for none."""
-    return LogprobsShape(tuple(map(_token, logprobs))) if logprobs else None
+    return LogprobsShape(token_shapes(logprobs)) if logprobs else None
+
+
+def token_shapes(logprobs: tuple[TokenLogprob, ...]) -> tuple[TokenShape, ...]:
+    """The tokens that were written, each with its likelihood."""
+    return tuple(map(_token, logprobs))
 
 
 def _token(one: TokenLogprob) -> TokenShape:

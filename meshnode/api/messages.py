@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
@@ -77,7 +78,7 @@ def _turn(message: Message, where: str, called: dict[str, str]) -> Turn:
     answered = message.tool_call_id or ""
     return Turn(
         role=role,
-        content=_text(message.content or "", f"{where}.content"),
+        content=text_of(message.content or "", f"{where}.content"),
         name=message.name or called.get(answered, ""),
         tool_calls=tuple(
             ToolCall(call.id, call.function.name, call.function.arguments)
@@ -105,14 +106,15 @@ def _check_what_comes_along(message: Message, where: str) -> None:
         )
 
 
-def _text(content: str | list[Part], where: str) -> str:
+def text_of(content: str | list[Part], where: str, kinds: Collection[str] = ("text",)) -> str:
+    """The text of a message's parts. Raises BadRequest for a part of another kind."""
     if isinstance(content, str):
         return content
-    return "".join(_part_text(part, f"{where}[{index}]") for index, part in enumerate(content))
+    return "".join(_part_text(part, f"{where}[{index}]", kinds) for index, part in enumerate(content))
 
 
-def _part_text(part: Part, where: str) -> str:
-    if part.type != "text":
+def _part_text(part: Part, where: str, kinds: Collection[str]) -> str:
+    if part.type not in kinds:
         raise BadRequest(f"Parts of type {part.type!r} are not supported, only text.", param=f"{where}.type")
     if part.text is None:
         raise BadRequest("A text part needs text.", param=f"{where}.text")

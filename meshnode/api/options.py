@@ -12,8 +12,9 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from meshnode.errors import BadRequest
+from meshnode.errors import BadRequest, ContextExceeded
 from meshnode.terms import CacheMode, Job, Place, Privacy, Wish
+from meshwire.limits import PROMPT_MAX
 
 DEADLINE_MS_MAX = 3_600_000
 BYTES_PER_TOKEN = 4  # for the estimate that scoring uses; the node that serves counts exactly
@@ -25,6 +26,7 @@ Label = Annotated[str, Meta(min_length=1, max_length=64)]
 PublicKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 S = TypeVar("S", bound=msgspec.Struct)
+B = TypeVar("B", bound="MeshBody")
 
 
 class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +44,29 @@ class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: CacheMode | None = None
 
 
+class MeshBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What the body of every request has."""
+
+    model: ModelName
+    mesh: MeshOptions | None = None
+
+    @property
+    def tenant(self) -> str:
+        """Whose request it is, in the caller's own words."""
+        return (self.mesh and self.mesh.tenant) or ""
+
+    @property
+    def explain(self) -> bool:
+        """Whether the response is to carry the decision."""
+        return bool(self.mesh and self.mesh.explain)
+
+
+def read_body(body: bytes, headers: Iterable[tuple[str, str]], kind: type[B]) -> B:
+    """The body as this struct, with the headers' options. Raises BadRequest that names the field at fault."""
+    read = decode(body, kind)
+    return msgspec.structs.replace(read, mesh=mesh_options(read.mesh, headers))
+
+
 def mesh_options(body: MeshOptions | None, headers: Iterable[tuple[str, str]]) -> MeshOptions:
     """The body's options, filled up by the headers'; a contradiction is an error, for one may be a limit."""
     inside, outside = body or MeshOptions(), _from_headers(headers)
@@ -54,11 +79,18 @@ def mesh_options(body: MeshOptions | None, headers: Iterable[tuple[str, str]]) -
     return MeshOptions(**merged)  # type: ignore[arg-type]  # values come from two MeshOptions, by name
 
 
-def wished(job: Job, model: str, prompt_bytes: int, mesh: MeshOptions) -> Job:
-    """The job, with the wish for this model and whatever the mesh is asked for."""
+def wished(job: Job, asked: MeshBody, prompt_field: str) -> Job:
+    """The job, with the wish for this model and whatever the mesh is asked for.
+
+    Raises ContextExceeded, which names the field, for a prompt that is too long for any model.
+    """
+    mesh = asked.mesh or MeshOptions()
+    prompt_bytes = _prompt_bytes(job)
+    if prompt_bytes > PROMPT_MAX:
+        raise ContextExceeded(f"A prompt cannot be longer than {PROMPT_MAX} bytes.", param=prompt_field)
     wish = given(
         Wish(
-            model="" if model == ANY_MODEL else model,
+            model="" if asked.model == ANY_MODEL else asked.model,
             prompt_tokens=prompt_bytes // BYTES_PER_TOKEN + 1,
             output_tokens=0 if job.inputs else job.sampling.max_tokens or Wish().output_tokens,
         ),
@@ -73,6 +105,14 @@ def wished(job: Job, model: str, prompt_bytes: int, mesh: MeshOptions) -> Job:
     return given(msgspec.structs.replace(job, wish=wish), deadline_ms=mesh.deadline_ms)
 
 
+def _prompt_bytes(job: Job) -> int:
+    """How long everything is that becomes part of the prompt."""
+    texts = [*job.inputs, *(turn.content for turn in job.turns)]
+    texts += [call.arguments for turn in job.turns for call in turn.tool_calls]
+    texts += [text for tool in job.tools for text in (tool.description, tool.parameters)]
+    return sum(len(text.encode()) for text in texts)
+
+
 def given(struct: S, **values: object) -> S:
     """The struct with those values that were given; null means that the default stands."""
     return msgspec.structs.replace(
@@ -85,12 +125,19 @@ def decode(body: bytes, kind: type[S]) -> S:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        message, param = _explained(error)
-        raise BadRequest(f"{param}: {message}", hint=_hint(param), param=param) from error
+        raise _refusal(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"The body is not valid JSON: {error}.", param="body") from error
     except RecursionError as error:
         raise BadRequest("The body is nested too deeply.", param="body") from error
+
+
+def convert(value: object, kind: type[S], where: str) -> S:
+    """A part of a body that was decoded before, as this struct; `where` is its place. Raises BadRequest."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, where) from error
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -112,6 +159,12 @@ def _from_headers(headers: Iterable[tuple[str, str]]) -> MeshOptions:
         raise BadRequest(f"{param}: {message}", hint=_hint(name), param=param) from error
 
 
+def _refusal(error: msgspec.ValidationError, where: str = "") -> BadRequest:
+    message, path = _explained(error)
+    param = ".".join(part for part in (where, path) if part) or "body"
+    return BadRequest(f"{param}: {message}", hint=_hint(param), param=param)
+
+
 def _explained(error: msgspec.ValidationError) -> tuple[str, str]:
     """msgspec's message without its path, and the field it speaks of."""
     message, _, path = str(error).partition(" - at `$")
@@ -119,7 +172,7 @@ def _explained(error: msgspec.ValidationError) -> tuple[str, str]:
     for pattern in (r"Object missing required field `(\w+)`", r"Object contains unknown field `(\w+)`"):
         if found := re.fullmatch(pattern, message):
             path = f"{path}.{found[1]}".lstrip(".")
-    return f"{message}.", path or "body"
+    return f"{message}.", path
 
 
 _CHOICES: Mapping[str, Iterable[str]] = {

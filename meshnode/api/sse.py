@@ -12,9 +12,10 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-def event(payload: bytes) -> bytes:
-    """One event around JSON without line breaks, which msgspec never writes."""
-    return b"data: " + payload + b"\n\n"
+def event(payload: bytes, name: str = "") -> bytes:
+    """One event around JSON without line breaks, which msgspec never writes; perhaps with a name."""
+    named = f"event: {name}\n".encode() if name else b""
+    return named + b"data: " + payload + b"\n\n"
 
 
 class Transport(Protocol):

@@ -5,6 +5,7 @@ Only shapes are checked here; what a JSON Schema means is for the worker, which 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -23,6 +24,7 @@ from meshnode.terms.job import (
     ToolName,
 )
 
+SCHEMA_DEPTH_MAX = 128  # of objects and lists within each other
 CHOICES = (TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED)
 
 
@@ -73,20 +75,24 @@ ToolChoice = str | ChosenFunction
 
 
 def tools_of(bodies: list[ToolBody] | None) -> tuple[Tool, ...]:
-    """The tools. Raises BadRequest for what is no function, or comes twice."""
-    tools: dict[str, Tool] = {}
+    """The tools of a chat. Raises BadRequest for what is no function, or comes twice."""
+    functions = []
     for index, body in enumerate(bodies or ()):
         if body.type != "function" or body.function is None:
             raise BadRequest("Only functions can be tools.", param=f"tools[{index}].type")
-        if body.function.name in tools:
-            raise BadRequest("Two tools have the same name.", param=f"tools[{index}].function.name")
-        tools[body.function.name] = _tool(body.function, index)
+        functions.append((f"tools[{index}].function", body.function))
+    return callable_tools(functions)
+
+
+def callable_tools(functions: Iterable[tuple[str, FunctionBody]]) -> tuple[Tool, ...]:
+    """The tools, each given with its place in the body. Raises BadRequest for a name that comes twice."""
+    tools: dict[str, Tool] = {}
+    for where, function in functions:
+        if function.name in tools:
+            raise BadRequest("Two tools have the same name.", param=f"{where}.name")
+        parameters = _schema_text(function.parameters, f"{where}.parameters")
+        tools[function.name] = Tool(function.name, function.description or "", parameters)
     return tuple(tools.values())
-
-
-def _tool(body: FunctionBody, index: int) -> Tool:
-    where = f"tools[{index}].function.parameters"
-    return Tool(body.name, body.description or "", _schema_text(body.parameters, where))
 
 
 def choice_of(choice: ToolChoice | None, tools: tuple[Tool, ...]) -> str:
@@ -108,24 +114,52 @@ def choice_of(choice: ToolChoice | None, tools: tuple[Tool, ...]) -> str:
     return TOOL_CHOICE_FUNCTION + choice.function.name
 
 
-def output_of(wanted: ResponseFormat | None) -> tuple[Output, str]:
-    """The shape of the answer, and its schema as text. Raises BadRequest that names the part at fault."""
+def output_of(
+    wanted: ResponseFormat | None, where: str = "response_format", under: str = ".json_schema"
+) -> tuple[Output, str]:
+    """The shape of the answer, and its schema as text. Raises BadRequest that names the part at fault.
+
+    `where` is the field's place in the body, and `under` that of name and schema below it.
+    """
     if wanted is None:
         return Output.TEXT, ""
     if wanted.type not in set(Output):
-        raise BadRequest(
-            f"There is no format {wanted.type!r}.", hint=one_of(Output), param="response_format.type"
-        )
+        raise BadRequest(f"There is no format {wanted.type!r}.", hint=one_of(Output), param=f"{where}.type")
     if wanted.type != Output.JSON_SCHEMA:
         return Output(wanted.type), ""
     if wanted.json_schema is None:
-        raise BadRequest("The schema is missing.", param="response_format.json_schema")
-    text = _schema_text(wanted.json_schema.schema, "response_format.json_schema.schema")
-    return Output.JSON_SCHEMA, text
+        raise BadRequest("The schema is missing.", param=f"{where}{under}")
+    return Output.JSON_SCHEMA, _schema_text(wanted.json_schema.schema, f"{where}{under}.schema")
 
 
 def _schema_text(schema: dict[str, Any] | None, param: str) -> str:
-    text = msgspec.json.encode(schema).decode() if schema else ""
+    if not schema:
+        return ""
+    try:
+        text = msgspec.json.encode(schema).decode()
+    except RecursionError:
+        raise _too_deep(param) from None
     if len(text) > SCHEMA_MAX_CHARS:
         raise BadRequest(f"The schema is longer than {SCHEMA_MAX_CHARS} characters.", param=param)
+    _check_depth(schema, param)
     return text
+
+
+def _check_depth(schema: dict[str, Any], param: str) -> None:
+    """Refuse what those who read it later could not walk through: the response repeats it inside other objects."""
+    level: list[Any] = [schema]
+    for _ in range(SCHEMA_DEPTH_MAX):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    raise _too_deep(param)
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _too_deep(param: str) -> BadRequest:
+    return BadRequest(f"The schema is nested more than {SCHEMA_DEPTH_MAX} levels deep.", param=param)

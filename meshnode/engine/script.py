@@ -49,7 +49,7 @@ class Script:
     def likelihood(self, index: int, top: int) -> TokenLogprob:
         """How likely that token was, and `top` others' in its place."""
         piece = self.token(index)[1]
-        first = -self._drawn(index) % 100 / 1000
+        first = -(self._drawn(index) % 100) / 1000
         others = [Likelihood(f" {_WORDS[n]}".encode(), first - n) for n in range(1, top)]
         best = (Likelihood(piece, first), *others) if top else ()
         return TokenLogprob(piece, first, best)

@@ -37,7 +37,7 @@ async def test_a_whole_answer_has_openais_shape_and_says_who_served_it():
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "Hello ☺", "refusal": None},
+                "message": {"role": "assistant", "content": "Hello ☺", "refusal": None, "annotations": []},
                 "logprobs": None,
                 "finish_reason": "stop",
             }

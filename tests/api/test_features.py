@@ -54,6 +54,7 @@ async def test_calls_without_text_have_no_content():
         "role": "assistant",
         "content": None,
         "refusal": None,
+        "annotations": [],
         "tool_calls": [
             {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}},
             {"id": "call_2", "type": "function", "function": {"name": "listen", "arguments": "{}"}},

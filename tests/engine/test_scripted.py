@@ -229,6 +229,7 @@ async def test_likelihoods_come_with_their_tokens_and_only_if_asked_for(serving,
     told = await collect(engine, job(max_tokens=9, logprobs=True, top_logprobs=4, stop=("never",)))
     pieces = [item for item in told if isinstance(item, Piece)]
     assert all(len(piece.logprobs) == len(piece.ids) for piece in pieces)
+    assert all(one.logprob <= 0 for piece in pieces for one in piece.logprobs)
     assert b"".join(one.token for piece in pieces for one in piece.logprobs).decode() == text_of(plain)
     assert not any(item.logprobs for item in plain if isinstance(item, Piece))
 

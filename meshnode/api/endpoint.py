@@ -1,0 +1,60 @@
+"""What the endpoints that run jobs have in common: from the request to the flow of items, and who may end it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from meshnode.api.doors import Doors
+from meshnode.api.exchange import Exchange
+from meshnode.api.flow import Items, flowing
+from meshnode.api.guard import read_json_body
+from meshnode.api.options import MeshBody
+from meshnode.errors import MeshError
+from meshnode.terms import Answer, Job
+
+B = TypeVar("B", bound=MeshBody)
+
+
+class Endpoint(ABC, Generic[B]):
+    """An ASGI application that answers one POST at a time; `B` is what the body is read as."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; when the client leaves, the runs are cancelled at once."""
+        job_id = self._doors.new_id()
+        exchange = Exchange(scope, receive, send, job_id)
+        try:
+            request = Request(scope, receive)
+            asked = self.read(await read_json_body(request), request.headers.items())
+            jobs = self.jobs(asked, job_id, self._doors.tenant_tag(asked.tenant))
+        except (MeshError, HTTPException) as error:
+            await exchange.refuse(error)
+            return
+        async with exchange.attended(), flowing(self._doors, jobs) as items:
+            await self.respond(exchange, asked, jobs, items)
+
+    @abstractmethod
+    def read(self, body: bytes, headers: Iterable[tuple[str, str]]) -> B:
+        """Decode and check a request. Raises BadRequest whose `param` names the field at fault."""
+
+    @abstractmethod
+    def jobs(self, asked: B, job_id: str, tenant_tag: bytes) -> tuple[Job, ...]:
+        """The jobs that the walk takes, at least one. Raises BadRequest for what no Job can say."""
+
+    @abstractmethod
+    async def respond(self, exchange: Exchange, asked: B, jobs: tuple[Job, ...], items: Items) -> None:
+        """Write what comes of the jobs, to its end or its one error."""
+
+    def _announce(self, exchange: Exchange, asked: B, job: Job, answer: Answer) -> None:
+        """Put into the headers who serves, and why if that was asked for."""
+        exchange.served_by(answer)
+        if asked.explain:
+            exchange.decided(self._doors.explain(job))

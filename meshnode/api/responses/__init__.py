@@ -1,0 +1,1 @@
+"""POST /v1/responses: OpenAI's second way to ask, over the same walk. Nothing is stored."""
