@@ -19,19 +19,18 @@ from msgspec import Meta
 from meshnode.errors import ConfigInvalid, HomeUnusable
 from meshnode.terms import CacheMode, CloudApi, Prompt, Rating
 from meshnode.terms.hours import EXAMPLE
-from meshnode.terms.sparing import Sparing
-from meshnode.urls import check_cloud, check_loopback, checked_url, is_loopback
+from meshnode.terms.serving import Port, Serving, Text
+from meshnode.urls import check_cloud, check_serving, checked_url, is_loopback
 
 FILE_NAME = "config.toml"
 ENV_PREFIX = "MESHNODE_"
 ENV_HOME = "MESHNODE_HOME"
 ENV_TICKET = "MESHNODE_TICKET"
-ENV_OTHER = (ENV_HOME, ENV_TICKET)  # ours, but not settings
+ENV_KEY = "MESHNODE_API_KEY"
+ENV_OTHER = (ENV_HOME, ENV_TICKET, ENV_KEY)  # ours, but not settings
 FILE_BYTES_MAX = 64 * 1024
 
-Text = Annotated[str, Meta(max_length=256)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
-Port = Annotated[int, Meta(ge=0, le=65_535)]
 UPSTREAMS_MAX = 16
 CLOUDS_MAX = 8
 RATINGS_MAX = 512
@@ -60,7 +59,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     quant: Text = ""
 
 
-class Config(Sparing, frozen=True, kw_only=True):
+class Config(Serving, frozen=True, kw_only=True):
     """Every setting of a node. The descriptions are what the documentation and `--help` quote."""
 
     home: Annotated[Path, Meta(description="Where the node keeps its keys, its state and its models.")]
@@ -72,10 +71,6 @@ class Config(Sparing, frozen=True, kw_only=True):
             description="What other people see this node called; empty means the machine's name.",
         ),
     ] = ""
-    api_host: Annotated[
-        Text, Meta(description="The loopback address that the OpenAI-compatible API listens on.")
-    ] = "127.0.0.1"
-    api_port: Annotated[Port, Meta(description="The API's port; 0 takes any free one.")] = 8420
     mesh_host: Annotated[Text, Meta(description="The address that other nodes connect to.")] = "0.0.0.0"  # noqa: S104 - a mesh is for other machines
     mesh_port: Annotated[Port, Meta(description="The mesh's port; 0 takes any free one.")] = 8421
     open_mesh: Annotated[
@@ -254,7 +249,7 @@ class Setting(msgspec.Struct, frozen=True):
     description: str
 
 
-_INHERITED = Sparing.__struct_fields__
+_INHERITED = Serving.__struct_fields__
 _FIELDS = {
     field.name: field
     for field in sorted(msgspec.structs.fields(Config), key=lambda field: field.name in _INHERITED)
@@ -279,7 +274,7 @@ def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str])
     given.update(_typed(_from_env(env), "in the environment", prefix=ENV_PREFIX))
     given.update(_typed(_from_flags(flags), "on the command line", prefix="--"))
     config = Config(home=place, **given)  # type: ignore[arg-type]  # _typed converted every value
-    check_loopback(config.api_host)
+    check_serving(config)
     _check_upstreams(every_upstream(config))
     _check_hours(config)
     check_cloud(config.cloud)

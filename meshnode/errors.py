@@ -174,6 +174,18 @@ class NotAllowed(MeshError):
     code = "not_allowed"
 
 
+class KeyRefused(MeshError):
+    """An API key is unknown, expired or revoked, or there is none where one is needed."""
+
+    code = "invalid_api_key"
+
+
+class RateExceeded(Busy):
+    """An API key has as many requests under way, or has begun as many in a minute, as it may."""
+
+    code = "rate_limit_exceeded"
+
+
 class ConfigInvalid(MeshError):
     """A setting is unknown or has an impossible value; `param` names it."""
 

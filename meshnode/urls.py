@@ -1,11 +1,14 @@
 """Which URLs and addresses settings may name, and which of them are this machine. It reads no settings itself."""
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from meshnode.errors import ConfigInvalid
 from meshnode.terms import CloudApi
+from meshnode.terms.serving import Serving
 
+_ORIGIN = r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?"
 _CLOUD_URL = "It looks like https://api.openai.com/v1."
 
 
@@ -33,14 +36,18 @@ def checked_url(text: str, who: str, hint: str, param: str) -> tuple[str, str]:
     return host, url.scheme
 
 
-def check_loopback(host: str) -> None:
-    """The API has no keys, so nothing but this machine may reach it."""
-    if not is_loopback(host):
-        raise ConfigInvalid(
-            f"api_host {host} is not a loopback address, and the API has no keys yet.",
-            hint="Use 127.0.0.1, and reach it from elsewhere through an SSH tunnel or another node.",
-            param="api_host",
-        )
+def check_serving(settings: Serving) -> None:
+    """Origins are such as a browser sends them, and profiles have names of their own. Raises ConfigInvalid."""
+    for origin in settings.api_origins:
+        if not re.fullmatch(_ORIGIN, origin):
+            raise ConfigInvalid(
+                f"api_origins has {origin!r}, which is no origin of a web page.",
+                hint="It looks like https://chat.example or http://localhost:3000, in lower case, without a path.",
+                param="api_origins",
+            )
+    names = [profile.name for profile in settings.profiles]
+    if len(set(names)) < len(names):
+        raise ConfigInvalid("Two profiles have one name.", hint="Keys go by it.", param="profiles")
 
 
 def check_cloud(apis: tuple[CloudApi, ...]) -> None:

@@ -54,8 +54,10 @@ def test_text_from_the_environment_is_converted(home):
         ({"engine": "vllm"}, {}, "", "engine", "llama.cpp"),
         ({"name": "a\nb"}, {}, "", "name", ""),
         ({"name": "a" * 65}, {}, "", "name", ""),
-        ({"api_host": "0.0.0.0"}, {}, "", "api_host", "127.0.0.1"),
-        ({"api_host": "box.lan"}, {}, "", "api_host", "127.0.0.1"),
+        ({"api_origins": ("https://a.example/path",)}, {}, "", "api_origins", "https://chat.example"),
+        ({}, {"MESHNODE_API_ORIGINS": "*"}, "", "api_origins", "https://chat.example"),
+        ({}, {}, '[[profiles]]\nname = "a"\n[[profiles]]\nname = "a"', "profiles", ""),
+        ({}, {}, '[[profiles]]\nname = "a"\nprivate = true', "profiles", ""),
     ],
 )
 def test_what_is_unknown_or_impossible_is_named(home, flags, env, text, param, hint):

@@ -54,6 +54,11 @@ class Completion(SamplingBody, frozen=True, kw_only=True):
         """Whether a stream ends with a count of tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def length_param(self) -> str:
+        """The field that says how long the answer may be."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
 
 def read_completion(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Completion:
     """Decode and check a request. Raises BadRequest whose `param` names the field at fault."""

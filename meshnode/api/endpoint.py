@@ -6,15 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from meshnode.api.ceiling import allowed
 from meshnode.api.doors import Doors
 from meshnode.api.exchange import Exchange
 from meshnode.api.flow import Items, flowing
 from meshnode.api.guard import read_json_body
 from meshnode.api.options import MeshBody
+from meshnode.api.visit import visit_of
 from meshnode.errors import MeshError
 from meshnode.terms import Answer, Job
 
@@ -29,12 +32,13 @@ class Endpoint(ABC, Generic[B]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; when the client leaves, the runs are cancelled at once."""
-        job_id = self._doors.new_id()
-        exchange = Exchange(scope, receive, send, job_id)
+        visit, exchange = visit_of(scope), Exchange(scope, receive, send)
         try:
             request = Request(scope, receive)
             asked = self.read(await read_json_body(request), request.headers.items())
-            jobs = self.jobs(asked, job_id, self._doors.tenant_tag(asked.tenant))
+            asked = msgspec.structs.replace(asked, mesh=allowed(visit.grant, asked.model, asked.mesh))
+            tag = visit.tag(self._doors.tenant_tag, asked.tenant)
+            jobs = visit.bounded(self.jobs(asked, visit.job_id, tag), asked.length_param)
         except (MeshError, HTTPException) as error:
             await exchange.refuse(error)
             return

@@ -55,6 +55,8 @@ TABLE: Mapping[str, Shape] = {
     "clock_skew": Shape(403, "permission_error", final=True),
     "revoked": Shape(403, "permission_error", final=True),
     "not_allowed": Shape(403, "permission_error", final=True),
+    "invalid_api_key": Shape(401, _INVALID, final=True),
+    "rate_limit_exceeded": Shape(429, "rate_limit_error"),
     "config_invalid": Shape(500, _SERVER, final=True),
     "home_unusable": Shape(500, _SERVER, final=True),
     "home_in_use": Shape(500, _SERVER, final=True),
@@ -71,6 +73,7 @@ HTTP_CODES: Mapping[int, str] = {
     408: "request_timeout",
     413: "request_too_large",
     415: "unsupported_media_type",
+    431: "headers_too_large",
 }
 
 

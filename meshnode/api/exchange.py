@@ -31,9 +31,9 @@ class Exchange:
     `last_words` makes the end of a stream that fails; an endpoint whose streams end in another way sets it.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._asgi = (scope, receive, send)
-        self._headers = {"x-request-id": request_id}
+        self._headers: dict[str, str] = {}
         self._cloud: CloudOffer | None = None
         self.last_words: Callable[[MeshError], bytes] = _error_event
         state = scope.get("state", {})

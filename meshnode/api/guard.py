@@ -4,6 +4,7 @@ A browser will send requests to 127.0.0.1 for any page, and a name that resolves
 same-origin (DNS rebinding); the Host list stops the second, the Origin rule and the JSON type the first.
 """
 
+import ipaddress
 import math
 from collections.abc import Iterable
 
@@ -21,13 +22,23 @@ BODY_MAX = PROMPT_MAX + 256 * 1024  # a prompt of full length, its JSON and its 
 BODY_READ_S = 30.0
 DISCARD_MAX = 8 * BODY_MAX  # what is read of a refused body, so that the refusal arrives before the cut
 DISCARD_S = 5.0
+HEADERS_MAX = 100
+HEAD_BYTES_MAX = 32 * 1024
 
 
 class Guard:
-    """Middleware that refuses foreign Host and Origin headers, websockets, and leaves no body unread."""
+    """Middleware that refuses foreign Host and Origin headers, too many, websockets, and leaves no body unread.
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = ()) -> None:
+    `origins` are pages from elsewhere that may call. With `addresses` any address may stand in a Host header:
+    where no name is looked up, none can be rebound.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str] = (), origins: Iterable[str] = (), addresses: bool = False
+    ) -> None:
         self._app = app
+        self._origins = frozenset(origins)
+        self._addresses = addresses
         self._hosts = frozenset(name.lower() for name in (*LOOPBACK_HOSTS, *map(_bracketed, hosts)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,18 +49,25 @@ class Guard:
             await self._app(scope, receive, send)
         elif refusal := self._refusal(Headers(scope=scope)):
             await discard_body(receive)
-            await http_response(refusal)(scope, receive, _draining(send, receive))
+            await http_response(refusal)(scope, receive, draining(send, receive))
         else:
-            await self._app(scope, receive, _draining(send, receive))
+            await self._app(scope, receive, draining(send, receive))
 
     def _refusal(self, headers: Headers) -> HTTPException | None:
+        size = sum(len(name) + len(value) for name, value in headers.raw)
+        if len(headers.raw) > HEADERS_MAX or size > HEAD_BYTES_MAX:
+            return HTTPException(431, f"At most {HEADERS_MAX} headers and {HEAD_BYTES_MAX} bytes are read.")
         host = headers.get("host", "").lower()
-        if len(headers.getlist("host")) != 1 or _without_port(host) not in self._hosts:
+        if len(headers.getlist("host")) != 1 or not self._is_ours(_without_port(host)):
             return HTTPException(403, "The Host header names another machine; use 127.0.0.1 or localhost.")
         origins = headers.getlist("origin")
-        if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in origins):
+        own = (f"http://{host}", f"https://{host}")
+        if any(origin.lower() not in own and origin not in self._origins for origin in origins):
             return HTTPException(403, "Web pages from elsewhere may not use this API.")
         return None
+
+    def _is_ours(self, name: str) -> bool:
+        return name in self._hosts or (self._addresses and _is_address(name))
 
 
 async def read_json_body(request: Request) -> bytes:
@@ -73,7 +91,7 @@ async def discard_body(receive: Receive) -> None:
                 return
 
 
-def _draining(send: Send, receive: Receive) -> Send:
+def draining(send: Send, receive: Receive) -> Send:
     """A `send` that keeps reading while it ends the response.
 
     The server queues a body's parts for the application and, at the end, waits for room in the same queue: an
@@ -134,6 +152,14 @@ def _check_json(headers: Headers) -> None:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and (port.isdigit() or not port) and not port.endswith("]") else host
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _bracketed(host: str) -> str:

@@ -8,7 +8,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from meshnode.api.ceiling import may_name
 from meshnode.api.doors import Doors
+from meshnode.api.visit import visit_of
 from meshnode.errors import ModelNotFound
 from meshnode.observe.snapshot import ModelView
 
@@ -37,24 +39,26 @@ class Models:
         self._doors = doors
         self._created = int(doors.wall())
 
-    async def every(self, _request: Request) -> Response:
-        """Every model on offer, one entry a name."""
-        return _json(ModelList(data=tuple(self._offered().values())))
+    async def every(self, request: Request) -> Response:
+        """Every model on offer that the request may name, one entry a name."""
+        return _json(ModelList(data=tuple(self._offered(request).values())))
 
     async def one(self, request: Request) -> Response:
         """The model of this name. Raises ModelNotFound."""
         name = request.path_params["name"]
-        found = self._offered().get(name)
+        found = self._offered(request).get(name)
         if found is None:
             raise ModelNotFound(
                 f"No node in reach has the model {name}.", hint="See /v1/models.", param="model"
             )
         return _json(found)
 
-    def _offered(self) -> dict[str, ModelShape]:
+    def _offered(self, request: Request) -> dict[str, ModelShape]:
         offered: dict[str, ModelShape] = {}
+        grant = visit_of(request.scope).grant
         for view in self._doors.models():  # of several quants of one name, the first stands for it
-            offered.setdefault(view.name, ModelShape(id=view.name, created=self._created, mesh=view))
+            if grant is None or may_name(grant, view.name):
+                offered.setdefault(view.name, ModelShape(id=view.name, created=self._created, mesh=view))
         return offered
 
 

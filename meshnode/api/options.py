@@ -21,6 +21,7 @@ BYTES_PER_TOKEN = 4  # for the estimate that scoring uses; the node that serves 
 HEADER_PREFIX = "x-mesh-"
 LISTS = ("residency", "signed_by")  # in a header, separated by commas
 ANY_MODEL = "auto"
+LABELS_MAX = 16
 
 Label = Annotated[str, Meta(min_length=1, max_length=64)]
 PublicKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -36,7 +37,7 @@ class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: Place | None = None
     min_tier: Annotated[int, Meta(ge=0, le=6)] | None = None
     deadline_ms: Annotated[int, Meta(ge=1, le=DEADLINE_MS_MAX)] | None = None
-    residency: Annotated[tuple[Label, ...], Meta(max_length=16)] | None = None
+    residency: Annotated[tuple[Label, ...], Meta(max_length=LABELS_MAX)] | None = None
     signed_by: Annotated[tuple[PublicKey, ...], Meta(max_length=16)] | None = None
     max_price: Annotated[float, Meta(ge=0)] | None = None
     tenant: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
@@ -59,6 +60,11 @@ class MeshBody(msgspec.Struct, frozen=True, kw_only=True):
     def explain(self) -> bool:
         """Whether the response is to carry the decision."""
         return bool(self.mesh and self.mesh.explain)
+
+    @property
+    def length_param(self) -> str:
+        """The field that says how long the answer may be."""
+        return "max_tokens"
 
 
 def read_body(body: bytes, headers: Iterable[tuple[str, str]], kind: type[B]) -> B:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -21,17 +22,21 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from meshnode.api.exchange import CLOSING, TRANSPORT
+from meshnode.api.guard import HEAD_BYTES_MAX
+from meshnode.api.traffic import Traffic
 from meshnode.errors import ConfigInvalid, MeshError, PortInUse
 from meshnode.observe import log
 
 CONNECTIONS_MAX = 256
+TURNED_AWAY_MAX = 32  # connections beyond those that are still told why
+TURNED_AWAY_S = 1.0
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 WRITE_STALL_S = 20.0
 GRACE_S = 3.0  # for streams to say that they end, when the server does
 KEEP_ALIVE_S = 75.0  # longer than clients keep idle connections, so that none is closed under a request
-HEAD_BYTES_MAX = 32 * 1024
 BACKLOG = 128
 
 _logger = log.get("api")
@@ -43,19 +48,23 @@ async def serve(
     host: str,
     port: int,
     shutdown: trio.Event,
+    traffic: Traffic | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set, then end within GRACE_S; starts with the address as a URL.
 
+    While `traffic` drains, connections close after the answer that is under way on them, and idle ones at once.
     Port 0 takes any free port. Raises PortInUse, which names the holder where the system tells, or
     ConfigInvalid when the address is not one of this machine's.
     """
     listeners = await listen(host, port)
     server = _Server(app, shutdown)
+    drained = traffic.draining if traffic else shutdown
     async with trio.open_nursery() as connections, trio.open_nursery() as accepting:
         accepting.start_soon(
             partial(trio.serve_listeners, server.talk, listeners, handler_nursery=connections)
         )
+        accepting.start_soon(server.let_go_when, drained)
         try:
             task_status.started(_url(listeners[0]))
             await shutdown.wait()
@@ -93,6 +102,19 @@ class BoundedStream:
         self._write = trio.CancelScope()
         self._last_write_at = math.inf
         self.socket = stream.socket
+        self.under_way = 0  # requests
+        self.leaving = False
+        self.idle_since = trio.current_time()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For as long as a request is under way on it."""
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self.idle_since = trio.current_time()
 
     async def send_all(self, data: bytes) -> None:
         """Write all of it within WRITE_STALL_S. Raises BrokenResourceError, and closes, when it cannot."""
@@ -153,14 +175,16 @@ class _Server:
 
     def __init__(self, app: ASGIApp, shutdown: trio.Event) -> None:
         self._settings = _hypercorn_settings()
-        self._app = wrap_app(cast("Any", app), self._settings.wsgi_max_body_size, "asgi")
+        self._app = wrap_app(cast("Any", _noting_use(app)), self._settings.wsgi_max_body_size, "asgi")
         self._shutdown = shutdown
         self._streams: dict[int, BoundedStream] = {}
+        self._turned_away = 0
 
     async def talk(self, raw: trio.SocketStream) -> None:
         """One connection from its first byte to its close; whatever goes wrong ends here."""
-        if len(self._streams) >= CONNECTIONS_MAX:
-            await raw.aclose()
+        staying = sum(not stream.leaving for stream in self._streams.values())
+        if staying >= CONNECTIONS_MAX and not await self._made_room():
+            await self._turn_away(raw)
             return
         stream = BoundedStream(raw)
         self._streams[id(stream)] = stream
@@ -177,13 +201,52 @@ class _Server:
         talk = TCPServer(self._app, self._settings, stream.context, state, cast("Any", stream))
         await talk.run()
 
+    async def _made_room(self) -> bool:
+        """Whether a connection without a request gives way: the one that has been so for longest."""
+        idle = [stream for stream in self._streams.values() if not (stream.under_way or stream.leaving)]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda stream: stream.idle_since)
+        longest.leaving = True
+        await longest.context.terminated.set()
+        return True
+
+    async def _turn_away(self, raw: trio.SocketStream) -> None:
+        """Say that there is no room, as far as the client listens, and close."""
+        if self._turned_away < TURNED_AWAY_MAX:
+            self._turned_away += 1
+            with trio.move_on_after(TURNED_AWAY_S), suppress(trio.BrokenResourceError):
+                await raw.send_all(FULL)
+                await raw.send_eof()
+                while await raw.receive_some():
+                    pass  # a close with something unread would take the answer back
+            self._turned_away -= 1
+        await trio.aclose_forcefully(raw)
+
+    async def let_go_when(self, event: trio.Event) -> None:
+        """When that happens: close idle connections, and busy ones after the answer that is under way."""
+        await event.wait()
+        for stream in tuple(self._streams.values()):
+            await stream.context.terminated.set()
+
     async def end(self) -> float:
         """Close idle connections now and let busy ones end; gives the time (trio's) when all will be over."""
         over = trio.current_time() + GRACE_S
-        for stream in self._streams.values():
+        for stream in tuple(self._streams.values()):
             await stream.context.terminated.set()
             stream.no_writes_after(over)
         return over
+
+
+def _noting_use(app: ASGIApp) -> ASGIApp:
+    """The application, with each request counted on its connection."""
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        stream = scope.get("state", {}).get(TRANSPORT)
+        with stream.in_use() if stream else nullcontext():
+            await app(scope, receive, send)
+
+    return noting
 
 
 def _hypercorn_settings() -> Hypercorn:

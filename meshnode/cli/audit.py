@@ -80,7 +80,8 @@ async def tail_verb(screen: Screen, home: Path, *, lines: int) -> None:
 async def show_verb(screen: Screen, home: Path, *, what: str) -> None:
     """Show everything about one request.
 
-    WHAT is its id, which the response has as x-request-id, or the number of a line.
+    WHAT is the node's id for it, which the response has as x-mesh-job, or as x-request-id where the client named none
+    of its own; or the number of a line.
     """
     found = await in_thread(lambda: lines_on(home, what))
     for line in found:

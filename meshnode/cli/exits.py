@@ -26,6 +26,7 @@ TABLE: Mapping[str, int] = {
     "clock_skew": 15,
     "revoked": 16,
     "not_allowed": 17,
+    "invalid_api_key": 18,
     "unreachable": 20,
     "wrong_protocol": 21,
     "wrong_mesh": 22,
@@ -40,6 +41,7 @@ TABLE: Mapping[str, int] = {
     "engine_crashed": 45,
     "budget_exceeded": 46,
     "yielded": 48,
+    "rate_limit_exceeded": 49,
     "audit_broken": 50,
 }
 

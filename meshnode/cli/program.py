@@ -4,6 +4,7 @@ import click
 
 from meshnode.cli.audit import audit
 from meshnode.cli.join import join
+from meshnode.cli.keys import keys
 from meshnode.cli.models import models, pull, remove, show
 from meshnode.cli.query import invite, peers, status, version
 from meshnode.cli.route import route
@@ -36,6 +37,7 @@ for _command in (
     pause,
     resume,
     trust,
+    keys,
     audit,
     route,
     run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from meshnode import errors
 from meshnode.cli import client
 from meshnode.cli.render import Screen
 from meshnode.cli.verb import verb
+from meshnode.config import ENV_KEY
 from meshnode.errors import BadRequest, Interrupted, NotRunning
 
 CONNECT_S = 5.0
@@ -74,12 +76,17 @@ async def run(
 ) -> None:
     """Ask MODEL for an answer to PROMPT; without one, chat until Ctrl-D.
 
-    Without a terminal the prompt is read from standard input.
+    Without a terminal the prompt is read from standard input. Where the node's API asks for a key, it is taken from
+    the environment variable MESHNODE_API_KEY.
     """
     options = {"max_tokens": max_tokens, "mesh": {"privacy": privacy, "route": route}}
     seen = await client.status(home)
     timeout = httpx2.Timeout(SILENCE_S, connect=CONNECT_S)
-    async with httpx2.AsyncClient(base_url=seen.api_url, timeout=timeout, trust_env=False) as http:
+    key = os.environ.get(ENV_KEY, "")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    async with httpx2.AsyncClient(
+        base_url=seen.api_url, timeout=timeout, trust_env=False, headers=headers
+    ) as http:
         talk = Talk(http, screen, {"model": model, **options})
         if prompt is None and sys.stdin.isatty():
             await talk.chat()

@@ -49,16 +49,19 @@ async def run_here(screen: Screen, home: Path, flags: Event, *, join: str = "", 
     await _refuse_second(screen, settings.home)
     _log_quietly(screen, settings.home)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope, screen)
-        await run_node(settings, join=join, via=via, on_event=Teller(screen))
+        stop = trio.Event()
+        nursery.start_soon(_stop_on_signal, stop, nursery.cancel_scope, screen)
+        await run_node(settings, join=join, via=via, on_event=Teller(screen), stop=stop)
         nursery.cancel_scope.cancel()
 
 
-async def run_node(settings: Config, *, join: str, via: str, on_event: Callable[[Event], None]) -> None:
+async def run_node(
+    settings: Config, *, join: str, via: str, on_event: Callable[[Event], None], stop: trio.Event
+) -> None:
     """The node itself; imported late, for it is most of what there is to import."""
     from meshnode import node
 
-    await node.run_node(settings, join=join, via=via, on_event=on_event)
+    await node.run_node(settings, join=join, via=via, on_event=on_event, stop=stop)
 
 
 class Teller:
@@ -139,9 +142,12 @@ def _log_quietly(screen: Screen, home: Path) -> None:
     log.configure(wall=Seams().wall, out=log.to_file(home) if to_terminal else None)
 
 
-async def _cancel_on_signal(scope: trio.CancelScope, screen: Screen) -> None:
-    """The first Ctrl-C or SIGTERM stops the node in order; a second Ctrl-C does not wait for that."""
+async def _stop_on_signal(stop: trio.Event, scope: trio.CancelScope, screen: Screen) -> None:
+    """The first Ctrl-C or SIGTERM lets answers end, the second breaks them off; a third Ctrl-C waits for nothing."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+        screen.line("Stopping once the answers under way have ended; a second signal breaks them off.")
+        stop.set()
         await anext(signals)
     screen.line("Stopping.")
     scope.cancel()

@@ -191,7 +191,7 @@ class ScriptedEngine:
     def _run_of(self, job: Job, scope: bytes) -> "_Run":
         prompt, script = prompt_of(job), Script(job, self.answer_tokens, self.voice)
         room = self._card.context - len(prompt)
-        wanted = 0 if job.inputs else max(job.sampling.max_tokens, 1)
+        wanted = 0 if job.inputs else 1 if job.sampling.shorten else max(job.sampling.max_tokens, 1)
         if wanted > room:
             raise ContextExceeded(
                 f"the prompt and the answer asked for are {len(prompt) + wanted} tokens; "

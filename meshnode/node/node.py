@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 import trio
 
 from meshnode.config import Config
 from meshnode.control import join as joining
 from meshnode.control.invite import EXPIRES_DEFAULT_S, invite
+from meshnode.control.keys import Keyring
 from meshnode.control.models import remove as remove_model
 from meshnode.errors import MeshError, NotAllowed, Unreachable
 from meshnode.identity import Identity
@@ -59,7 +59,6 @@ from meshnode.trust.certificates import ROLE_ISSUER
 from meshnode.trust.membership import Mesh
 from meshnode.trust.tickets import Ticket
 
-log = structlog.get_logger("meshnode.node")
 JOINED_WITHIN_S = 10.0
 PresenceOn = Callable[[World, Mesh, str, int, Entry | None], Presence]
 
@@ -115,6 +114,7 @@ class Node:
             worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
         )
         self.trust = TrustActions(self.present)
+        self.keys = Keyring(store, seams, config.profiles)
         choose = audit.choosing(self._chooser, self._chooser.plan)
         run_on = audit.running(self._run_on)
         self._recall = recall_of(config, seams, self.bench, identity.node, lambda: self._label(identity.node))

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from meshnode.api import app, control_socket, server
+from meshnode.api.traffic import Traffic
 from meshnode.config import Config
 from meshnode.control.invite import EXPIRES_DEFAULT_S
 from meshnode.control.models import remove_verb
@@ -29,7 +30,7 @@ from meshnode.control.verbs import (
     read_arguments,
 )
 from meshnode.engine.base import EngineState
-from meshnode.errors import EngineFailed
+from meshnode.errors import ConfigInvalid, EngineFailed
 from meshnode.models.pull import OnProgress, PullProgress
 from meshnode.models.store import Removed, StoredModel
 from meshnode.node.node import Node
@@ -37,6 +38,7 @@ from meshnode.node.opening import open_node
 from meshnode.observe.snapshot import EngineView, ModelView, SharingView, Snapshot
 from meshnode.routing.decision import DecisionView
 from meshnode.terms import Job
+from meshnode.urls import is_loopback
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -58,13 +60,20 @@ class NodeDoors:
         return self._node.models()
 
 
-async def run_node(config: Config, *, join: str = "", via: str = "", on_event: OnEvent) -> None:
-    """Run a node with its doors until cancelled; `join` is a ticket or an open mesh's address.
+async def run_node(
+    config: Config, *, join: str = "", via: str = "", on_event: OnEvent, stop: trio.Event | None = None
+) -> None:
+    """Run a node with its doors until `stop` is set or it is cancelled; `join` is a ticket or an open mesh's address.
 
+    A stop lets answers under way come to their end first, within `api_drain_s`; a cancellation breaks them off.
     Events are `{"event": …}`: api, mesh, ticket, joined, progress, loading, ready and error. Raises
     ConfigInvalid, HomeUnusable, HomeInUse, PortInUse, or why the mesh could not be joined.
     """
-    async with open_node(config) as node, _api(node) as url, trio.open_nursery() as nursery:
+    traffic = Traffic(config.api_requests)
+    async with open_node(config) as node, _api(node, traffic) as url, trio.open_nursery() as nursery:
+        nursery.start_soon(
+            _end_when, trio.Event() if stop is None else stop, traffic, config, nursery.cancel_scope
+        )
         on_event({"event": "api", "url": url})
         await nursery.start(partial(control_socket.serve, config.home, verbs_of(node)))
         _tell_of_engines(node, on_event)
@@ -78,13 +87,29 @@ async def run_node(config: Config, *, join: str = "", via: str = "", on_event: O
         await trio.sleep_forever()
 
 
+async def _end_when(stop: trio.Event, traffic: Traffic, config: Config, everything: trio.CancelScope) -> None:
+    """Once it is to stop: no new requests, then none under way or no time left, then the end of all."""
+    await stop.wait()
+    await traffic.drain(config.api_drain_s)
+    everything.cancel()
+
+
 @asynccontextmanager
-async def _api(node: Node) -> AsyncIterator[str]:
-    """The API for as long as the context; at its end, streams get an error frame and a moment to take it."""
+async def _api(node: Node, traffic: Traffic) -> AsyncIterator[str]:
+    """The API for as long as the context; at its end, streams get an error frame and a moment to take it.
+
+    Raises ConfigInvalid where others could reach it and nobody has a key.
+    """
+    await node.keys.load()
+    rules = _rules(node)
     shutdown = trio.Event()
-    application = app.build(NodeDoors(node))
     serve = partial(
-        server.serve, application, host=node.config.api_host, port=node.config.api_port, shutdown=shutdown
+        server.serve,
+        app.build(NodeDoors(node), rules, traffic),
+        host=node.config.api_host,
+        port=node.config.api_port,
+        shutdown=shutdown,
+        traffic=traffic,
     )
     async with trio.open_nursery() as nursery:
         try:
@@ -92,6 +117,25 @@ async def _api(node: Node) -> AsyncIterator[str]:
             yield node.api_url
         finally:
             shutdown.set()
+
+
+def _rules(node: Node) -> app.Rules:
+    config = node.config
+    public = not is_loopback(config.api_host)
+    if public and not node.keys.any_good:
+        raise ConfigInvalid(
+            f"api_host {config.api_host} is not a loopback address, and there is no API key: anybody could ask.",
+            hint="Make one first with `meshnode keys create NAME`, or listen on 127.0.0.1.",
+            param="api_host",
+        )
+    return app.Rules(
+        hosts=(*config.api_names, config.api_host) if public else config.api_names,
+        origins=config.api_origins,
+        public=public,
+        keys=node.keys,
+        require_key=config.api_require_key,
+        request_s=config.api_request_s,
+    )
 
 
 async def _shielded(
@@ -114,6 +158,7 @@ def verbs_of(node: Node) -> dict[str, Verb]:
         "pause": pause_verb(partial(_pause, node)),
         "resume": resume_verb(node.sharing.resume),
         **node.trust.verbs(),
+        **node.keys.verbs(),
     }
 
 

@@ -16,6 +16,7 @@ from meshnode.errors import Busy
 from meshnode.routing.fairness import Turns
 from meshnode.routing.forecast import Work, starts_s
 from meshnode.terms import Job, ModelCard
+from meshnode.terms.job import TENANT_BYTES
 
 CHARS_PER_TOKEN = 4  # a guess that the worker's own count replaces
 TOKENS_PER_SLOT = 8192  # in line, for the owner and for all others each
@@ -88,7 +89,7 @@ def claim_of(job: Job, card: ModelCard, lengths: Lengths, *, origin: bytes, othe
     most = max(1, min(job.sampling.max_tokens or job.wish.output_tokens, room) - len(job.resume))
     most = 0 if job.inputs else most
     work = Work(prefill, lengths.expected(most) if most else 0, card, others)
-    return Claim(origin, job.tenant_tag, others, work, most, job.deadline_ms / 1000)
+    return Claim(origin, job.tenant_tag[:TENANT_BYTES], others, work, most, job.deadline_ms / 1000)
 
 
 class Queue:

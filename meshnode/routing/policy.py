@@ -117,7 +117,7 @@ def reject(
         (Reason.CLASS, not _class_may_leave(candidate.cloud, wish.privacy)),
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),
         (Reason.RESIDENCY, not set(wish.residency) <= set(candidate.labels)),
-        (Reason.PLACE, not _place_allows(candidate, wish.place)),
+        (Reason.PLACE, not _place_allows(candidate, wish)),
         (Reason.PRICE, not _is_cheap_enough(candidate.cloud, wish.max_price_usd)),
         (Reason.BUDGET, not _is_covered(candidate.cloud)),
         (Reason.EXPIRED, candidate.ad_expired),
@@ -138,8 +138,10 @@ def is_local(candidate: Candidate) -> bool:
     return candidate.trust >= TRUST_NEEDED[Privacy.LOCAL]
 
 
-def _place_allows(candidate: Candidate, place: Place) -> bool:
-    match place:
+def _place_allows(candidate: Candidate, wish: Wish) -> bool:
+    if candidate.cloud is not None and not wish.cloud:
+        return False
+    match wish.place:
         case Place.LOCAL:
             return is_local(candidate)
         case Place.MESH:

@@ -7,9 +7,10 @@ does not say who the tenant is, and is another one at every node.
 import hashlib
 
 from meshnode.terms import Job
+from meshnode.terms.job import TENANT_BYTES
 
 SCOPE_BYTES = 16
-TAG_BYTES = 16
+TAG_BYTES = TENANT_BYTES
 SECRET_MAX = 64
 
 

@@ -42,6 +42,15 @@ STEPS: Steps = (
             PRIMARY KEY (kind, name)
         )""",
     ),
+    (
+        """CREATE TABLE api_keys (
+            id TEXT PRIMARY KEY,
+            digest BLOB NOT NULL,
+            facts BLOB NOT NULL,
+            expires_ms INTEGER NOT NULL,
+            revoked_ms INTEGER NOT NULL
+        )""",
+    ),
 )
 
 

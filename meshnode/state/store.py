@@ -14,9 +14,10 @@ import msgpack
 
 from meshnode.errors import HomeUnusable
 from meshnode.seams import Blocking
-from meshnode.state import kept
+from meshnode.state import kept, keys
 from meshnode.state.kept import Kept
 from meshnode.state.migrations import STEPS, Steps, migrate
+from meshnode.trust.keys import KeyRow
 from meshnode.trust.membership import Mesh
 from meshnode.trust.tickets import TicketRow
 
@@ -98,6 +99,20 @@ class Store:
     async def kept(self, kind: str) -> list[bytes]:
         """The raw records of a kind."""
         return await self._run(lambda db: kept.kept(db, kind))
+
+    # --- API keys ---
+
+    async def add_key(self, row: KeyRow, now_ms: int) -> bool:
+        """Remember a key just made; False where there are too many. See `meshnode.state.keys`."""
+        return await self._run(lambda db: keys.add(db, row, now_ms))
+
+    async def keys(self) -> list[KeyRow]:
+        """Every key, the oldest first, also those that are over."""
+        return await self._run(keys.every)
+
+    async def revoke_key(self, identifier: str, now_ms: int) -> None:
+        """Note that a key is good for nothing from now on; it is on disk when this returns."""
+        await self._run(lambda db: keys.revoke(db, identifier, now_ms))
 
     # --- settings ---
 

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from meshnode.terms.wish import Count, Wish
+from meshwire.fields import grown
 
 DEADLINE_MS_MAX = 2**32 - 1
 TOOLS_MAX = 128
@@ -16,6 +17,7 @@ SCHEMA_MAX_CHARS = 64 * 1024
 RESUME_MAX_TOKENS = 64 * 1024
 INPUTS_MAX = 256
 STOP_MAX = 16
+TENANT_BYTES = 16
 TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED = "auto", "none", "required"
 TOOL_CHOICE_FUNCTION = "function:"  # and the name of the one that must be called
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
@@ -72,6 +74,7 @@ class Bias(msgspec.Struct, frozen=True):
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How tokens are drawn. `max_tokens` 0 means as many as the context allows; `seed` None means any.
 
+    With `shorten` a context with room for fewer than `max_tokens` is no fault: the answer then has as many as fit.
     `logprobs` asks for the log-probability of every token, `top_logprobs` for those of the likeliest as well.
     The bounds hold for whatever is converted to this: what a program asks for, and what a peer sends.
     """
@@ -89,13 +92,15 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: Annotated[tuple[Bias, ...], Meta(max_length=BIASES_MAX)] = ()
     logprobs: bool = False
     top_logprobs: Annotated[int, Meta(ge=0, le=TOP_LOGPROBS_MAX)] = 0
+    shorten: Annotated[bool, grown(64)] = False
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What goes in at the top of the walk.
 
     `id` is unique per request and appears in logs on every hop. `deadline_ms` is the time that is left, never
-    a point in time, so that clocks need not agree. `tenant_tag` separates callers without naming them.
+    a point in time, so that clocks need not agree. `tenant_tag` separates callers without naming them; those that
+    have its first TENANT_BYTES in common share one tenant's turn.
     `tool_choice` is auto, none, required or `function:NAME`. `schema` is JSON Schema as text, for the output
     that needs one. `resume` holds the ids of those answer tokens that were written before, elsewhere: the
     answer goes on with the next index. A job with `inputs` has no turns: it asks for one vector for each.

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from meshnode.terms.privacy import Privacy
+from meshwire.fields import grown
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Labels = Annotated[tuple[str, ...], Meta(max_length=16)]
@@ -37,7 +38,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     scoring only. `features` are things the node must be able to do, by name. `signed_by` are the public keys,
     in hex, of whom one must have signed the weights; empty takes any weights. `cache` says which kept answers are
     welcome; None leaves it to the node, which then reuses only what was not drawn by lot. `max_price_usd` is the most
-    that the request may cost at a commercial API; None leaves that to the owner's budget.
+    that the request may cost at a commercial API; None leaves that to the owner's budget. `cloud` is off where none
+    may serve it at all.
     """
 
     model: str = ""
@@ -51,3 +53,4 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     signed_by: Labels = ()
     cache: CacheMode | None = None
     max_price_usd: Annotated[float, Meta(ge=0)] | None = None
+    cloud: Annotated[bool, grown(64)] = True

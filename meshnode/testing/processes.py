@@ -20,7 +20,7 @@ from meshnode.errors import EngineFailed, MeshError, from_code
 from meshnode.observe.snapshot import Snapshot
 
 UP = ("-m", "meshnode.cli.main", "up", "--json")
-STOP_WITHIN_S = 8.0
+STOP_WITHIN_S = 12.0
 LOG_FILE = "node.stderr"
 LOOK_EVERY_S = 0.05
 

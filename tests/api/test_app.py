@@ -5,7 +5,7 @@ import json
 import httpx2
 import pytest
 
-from meshnode.api.app import build
+from meshnode.api.app import Rules, build
 from meshnode.api.guard import BODY_MAX
 from tests.api.fakes import FakeDoors, chat, request_body
 
@@ -14,7 +14,7 @@ BASE = "http://127.0.0.1:8420"
 
 @pytest.fixture
 async def client():
-    transport = httpx2.ASGITransport(app=build(FakeDoors(), hosts=("box.lan", "fd00::1")))
+    transport = httpx2.ASGITransport(app=build(FakeDoors(), Rules(hosts=("box.lan", "fd00::1"))))
     async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
         yield client
 

@@ -303,17 +303,38 @@ async def test_a_cancelled_server_ends_too(monkeypatch):
     assert doors.running == 0
 
 
-async def test_connections_are_counted(monkeypatch):
+async def test_at_the_bound_the_connection_that_was_idle_longest_gives_way(monkeypatch):
     monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
     async with serving(FakeDoors()) as url:
-        kept = [await connect(url) for _ in range(2)]
+        oldest = await connect(url)
         await trio.sleep(0.02)
-        refused = await connect(url)
-        assert await refused.receive_some(1) == b""
-        for stream in (*kept, refused):
+        younger = await connect(url)
+        await trio.sleep(0.02)
+        await all_closed(url)  # a third one is served
+        with trio.fail_after(2):
+            assert await oldest.receive_some(1) == b""
+        await younger.send_all(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port_of(url)}\r\n\r\n".encode())
+        assert (await younger.receive_some(100)).startswith(b"HTTP/1.1 200")
+        for stream in (oldest, younger):
             await stream.aclose()
-        await trio.sleep(0.02)
-        await all_closed(url)
+
+
+async def test_where_all_connections_are_busy_one_more_is_told_so(monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
+    async with serving(FakeDoors([piece(0, "x"), 1000.0])) as url:
+        busy = [await connect(url) for _ in range(2)]
+        for stream in busy:
+            await stream.send_all(raw_request(url, json.dumps(request_body(stream=True)).encode()))
+            await stream.receive_some(10)
+        refused = await connect(url)
+        answer = b""
+        with trio.fail_after(2):
+            while part := await refused.receive_some(1000):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in answer
+        for stream in (*busy, refused):
+            await stream.aclose()
 
 
 async def test_a_taken_port_says_by_whom():

@@ -85,7 +85,8 @@ async def test_from_join_to_the_first_token_of_a_peer_in_five_seconds(model_file
 @pytest.mark.model
 @pytest.mark.parametrize("when", ["while it loads", "when it is ready", "while it answers"])
 async def test_ctrl_c_ends_a_node_and_all_it_started(model_file: Path, tmp_path: Path, when: str):
-    async with node_process(tmp_path, env=surroundings()) as node, trio.open_nursery() as nursery:
+    env = surroundings(MESHNODE_API_DRAIN_S="1")
+    async with node_process(tmp_path, env=env) as node, trio.open_nursery() as nursery:
         with trio.fail_after(HANG_S):
             url = await node.api_url()
             while len(started := family(node)) < 2:  # the node and its worker

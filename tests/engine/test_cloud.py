@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from meshnode.engine.cloud.engine import CloudEngine
+from meshnode.engine.cloud.offer import most_answer_tokens
 from meshnode.engine.upstream.client import Fate
 from meshnode.engine.upstream.runs import UpstreamRun
 from meshnode.errors import BadRequest, Busy, ConfigInvalid, EngineFailed, MeshError
@@ -280,3 +281,11 @@ async def test_too_many_that_wait_are_told_so(tmp_path):
                     pass
             nursery.cancel_scope.cancel()
         await engine.aclose()
+
+
+def test_an_answer_that_may_be_shorter_is_no_longer_than_what_the_api_gives():
+    lengths = [
+        most_answer_tokens(make_job(max_tokens=asked, shorten=shorten), MODEL)
+        for asked, shorten in ((0, False), (60, True), (1000, True))
+    ]
+    assert lengths == [100, 60, 100]

@@ -78,6 +78,14 @@ async def test_a_prompt_too_long_is_refused_with_both_figures(serving, job):
         await collect(engine, job("one two three", max_tokens=10))
 
 
+async def test_an_answer_that_may_be_shorter_has_as_many_tokens_as_fit(serving, job):
+    engine = await serving(ScriptedEngine(scripted_card(context=10)))
+    end = (await collect(engine, job("one two three", max_tokens=10, shorten=True)))[-1]
+    assert (end.reason, end.usage.prompt_tokens + end.usage.completion_tokens) == (FinishReason.LENGTH, 10)
+    with pytest.raises(ContextExceeded):
+        await collect(engine, job("word " * 10, max_tokens=1, shorten=True))
+
+
 async def test_runs_beyond_the_slots_wait_and_beyond_the_queue_are_refused(serving, job):
     engine = await serving(ScriptedEngine(scripted_card(slots=1, tps=10), answer_tokens=10, queue=1))
     async with trio.open_nursery() as nursery:

@@ -337,6 +337,10 @@ def test_a_jobs_claim_is_measured_on_the_job_itself() -> None:
     made = claim_of(asked, CARD, Lengths(), origin=PEER, others=True)
     assert made.work == Work(1051, 150, CARD, True)
     assert (made.most, made.deadline_s, made.tag) == (150, 60.0, asked.tenant_tag)
+    within = msgspec.structs.replace(
+        asked, tenant_tag=b"k" * 16 + b"one of its own"
+    )  # has its turn, and no other
+    assert claim_of(within, CARD, Lengths(), origin=PEER, others=True).tag == b"k" * 16
     texts = msgspec.structs.replace(job(), inputs=("x" * 40,))
     assert claim_of(texts, CARD, Lengths(), origin=OWN, others=False).work == Work(11, 0, CARD, False)
     endless = msgspec.structs.replace(asked, sampling=Sampling(max_tokens=2**31 - 1))

@@ -74,6 +74,7 @@ def test_apis_keep_the_order_of_their_owner_although_one_is_faster() -> None:
         ({}, {"max_price_usd": 0.01}, None),
         ({}, {"max_price_usd": 0.0099}, Reason.PRICE),
         ({}, {"max_price_usd": 0.0}, Reason.PRICE),
+        ({"most_usd": 0.0}, {"cloud": False}, Reason.PLACE),
         ({"most_usd": 0.0}, {"max_price_usd": 0.0}, None),
         ({"left_usd": 0.0099}, {}, Reason.BUDGET),
         ({"left_usd": -1.0, "most_usd": 0.0}, {}, Reason.BUDGET),

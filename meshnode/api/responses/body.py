@@ -124,6 +124,11 @@ class ResponseBody(SamplingBody, frozen=True, kw_only=True):
         """Whether log-probabilities were asked for."""
         return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
+    @property
+    def length_param(self) -> str:
+        """The field that says how long the answer may be."""
+        return "max_output_tokens"
+
 
 def read_response_body(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> ResponseBody:
     """Decode and check a request. Raises BadRequest whose `param` names the field at fault."""

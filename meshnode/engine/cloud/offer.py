@@ -73,7 +73,8 @@ def most_prompt_tokens(job: Job, model: CloudModel) -> int:
 
 def most_answer_tokens(job: Job, model: CloudModel) -> int:
     """The longest answer; that is what the API is told."""
-    return 0 if job.inputs else job.sampling.max_tokens or model.output
+    asked = job.sampling.max_tokens or model.output
+    return 0 if job.inputs else min(asked, model.output) if job.sampling.shorten else asked
 
 
 def _texts(job: Job) -> Iterator[str]:

@@ -15,8 +15,9 @@ def take_in(run: Run, model: Model, template: Template) -> Sequence:
     """
     prompt = model.tokens(template.render(run.job))
     asked = run.job.sampling.max_tokens
+    needed = 0 if run.job.sampling.shorten else asked
     _check_resume(run, model)
-    _check_fits(len(prompt), max(asked, len(run.job.resume)), model.context)
+    _check_fits(len(prompt), max(needed, len(run.job.resume)), model.context)
     room = model.context - len(prompt)
     return Sequence(run, prompt, min(asked or room, room), model, template.style)
 
