@@ -7,6 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from meshnode.bridge.aio import AsyncioNode as AsyncioNode
+    from meshnode.bridge.aio import open_node_asyncio as open_node_asyncio
+    from meshnode.bridge.reply import Reply as Reply
+    from meshnode.bridge.sync import SyncNode as SyncNode
+    from meshnode.bridge.sync import open_node_sync as open_node_sync
     from meshnode.config import Config as Config
     from meshnode.errors import MeshError as MeshError
     from meshnode.node import Node as Node
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AsyncioNode": "meshnode.bridge.aio",
     "Attestation": "meshnode.node.attesting",
     "Config": "meshnode.config",
     "End": "meshnode.terms",
@@ -34,11 +40,15 @@ _HOME = {
     "Piece": "meshnode.terms",
     "Privacy": "meshnode.terms",
     "Progress": "meshnode.terms",
+    "Reply": "meshnode.bridge.reply",
     "Running": "meshnode.serve.running",
     "Sampling": "meshnode.terms",
+    "SyncNode": "meshnode.bridge.sync",
     "Turn": "meshnode.terms",
     "Wish": "meshnode.terms",
     "open_node": "meshnode.node",
+    "open_node_asyncio": "meshnode.bridge.aio",
+    "open_node_sync": "meshnode.bridge.sync",
 }
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - all of them are names
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -17,6 +16,7 @@ from meshnode.api.doors import Doors
 from meshnode.api.embeddings import Embeddings
 from meshnode.api.errors import http_response, mesh_response
 from meshnode.api.guard import Guard
+from meshnode.api.health import HealthChecks
 from meshnode.api.keys import KeyCheck, Keys
 from meshnode.api.models import Models
 from meshnode.api.reception import Reception
@@ -78,10 +78,12 @@ def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
 
 
 def _endpoints(doors: Doors) -> Starlette:
-    models = Models(doors)
+    models, checks = Models(doors), HealthChecks(doors)
     app = Starlette(
         routes=[
-            Route("/healthz", HealthCheck(doors).answer, methods=["GET"]),
+            Route("/healthz", checks.alive, methods=["GET"]),
+            Route("/readyz", checks.ready, methods=["GET"]),
+            Route("/metrics", checks.metrics, methods=["GET"]),
             Route("/v1/models", models.every, methods=["GET"]),
             Route("/v1/models/{name:path}", models.one, methods=["GET"]),
             Route("/v1/chat/completions", Chat(doors), methods=["POST"]),
@@ -96,25 +98,6 @@ def _endpoints(doors: Doors) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
-
-
-class Health(msgspec.Struct, frozen=True):
-    """That the API answers, and how far the node behind it has come."""
-
-    status: str
-    state: str
-
-
-class HealthCheck:
-    """GET /healthz: instant, whatever the engine is doing."""
-
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
-
-    async def answer(self, _request: Request) -> Response:
-        """200 as soon as the API is up; `state` says whether a model is ready yet."""
-        health = Health("ok", self._doors.snapshot().state)
-        return Response(msgspec.json.encode(health), media_type="application/json")
 
 
 async def _on_http_error(_request: Request, error: Exception) -> Response:

@@ -6,8 +6,9 @@ from typing import Protocol
 
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.decision import DecisionView
+from meshnode.serve.readiness import Readiness
 from meshnode.serve.running import Running
-from meshnode.terms import Job
+from meshnode.terms import Job, Wish
 
 
 class Doors(Protocol):
@@ -23,6 +24,14 @@ class Doors(Protocol):
 
     def snapshot(self) -> Snapshot:
         """What the node looks like at this moment; instant, even while a model loads."""
+        ...
+
+    def readiness(self, wish: Wish) -> Readiness:
+        """Whether a request with this wish could be served now. Raises BadRequest."""
+        ...
+
+    def metrics(self) -> bytes:
+        """What Prometheus reads of the node, in its text format."""
         ...
 
     def explain(self, job: Job) -> DecisionView:

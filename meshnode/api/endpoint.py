@@ -16,7 +16,7 @@ from meshnode.api.doors import Doors
 from meshnode.api.exchange import Exchange
 from meshnode.api.flow import Items, flowing
 from meshnode.api.guard import read_json_body
-from meshnode.api.options import MeshBody
+from meshnode.api.options import MeshBody, under_trace
 from meshnode.api.visit import visit_of
 from meshnode.errors import MeshError
 from meshnode.terms import Answer, Job
@@ -39,6 +39,7 @@ class Endpoint(ABC, Generic[B]):
             asked = msgspec.structs.replace(asked, mesh=allowed(visit.grant, asked.model, asked.mesh))
             tag = visit.tag(self._doors.tenant_tag, asked.tenant)
             jobs = visit.bounded(self.jobs(asked, visit.job_id, tag), asked.length_param)
+            jobs = tuple(under_trace(job, request.headers) for job in jobs)
         except (MeshError, HTTPException) as error:
             await exchange.refuse(error)
             return

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from meshnode.errors import BadRequest, ContextExceeded
+from meshnode.observe.trace import parsed
 from meshnode.terms import CacheMode, Job, Place, Privacy, Wish
 from meshwire.limits import PROMPT_MAX
 
@@ -117,6 +118,11 @@ def _prompt_bytes(job: Job) -> int:
     texts += [call.arguments for turn in job.turns for call in turn.tool_calls]
     texts += [text for tool in job.tools for text in (tool.description, tool.parameters)]
     return sum(len(text.encode()) for text in texts)
+
+
+def under_trace(job: Job, headers: Mapping[str, str]) -> Job:
+    """The job as part of the trace that the client names; a header that is none is ignored, as W3C says."""
+    return msgspec.structs.replace(job, trace=parsed(headers.get("traceparent", "")))
 
 
 def given(struct: S, **values: object) -> S:

@@ -88,16 +88,15 @@ class LlamaEngine:
         self._detail = ""
         self._posture = Posture()
         self._card: ModelCard | None = None
-        self._card_at = 0.0
         self._watchers: list[Callable[[], None]] = []
         self._runs = Runs(slots)
         self._held: dict[int, tuple[RunCommand, Run, float]] = {}
         self._life: Life | None = None
         self._stay = trio.CancelScope()
         self._wanted = trio.Event()
-        self._plain = False  # without special instructions, once they have ended a worker
-        self._recalled = False  # from standby: it has been in memory, and is to come back
-        self._used_at = 0.0
+        self._plain = self._recalled = False  # without special instructions; from standby, and to come back
+        self._card_at = self._used_at = 0.0
+        self.restarts = 0  # of workers that had crashed
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
@@ -308,6 +307,7 @@ class LlamaEngine:
                     pause_s = PAUSE_FIRST_S
                 _log.error("worker crashed", how=ending.how, pause_s=pause_s)
                 self._become(EngineState.LOADING, f"the worker crashed and is being restarted ({ending.how})")
+                self.restarts += 1
                 await trio.sleep(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_MAX_S)
 

@@ -13,7 +13,7 @@ import trio
 from meshnode.errors import Busy, MeshError, NotAllowed, Unreachable
 from meshnode.net.establish import establish
 from meshnode.net.link import Link, Stream
-from meshnode.net.relay import CircuitTransport, Relay, RouteRefused, check_place
+from meshnode.net.relay import CircuitTransport, Relay, RouteRefused, called, check_place
 from meshnode.net.switch import Self, Switch
 from meshnode.tasks import Tasks
 from meshwire.errors import CloseCode, RemoteWireError
@@ -101,7 +101,7 @@ class Circuits(Tasks):
             origin=self._own.identity.node,
         )
         stream = await first.open(opening)
-        transport = CircuitTransport(stream, f"circuit via {first.name}", self._own.hello)
+        transport = CircuitTransport(stream, f"{called(opening)} via {first.name}", self._own.hello)
         session = self._own.circuit_session(self._own.identity.node, NodeId(worker), static)
         link = await self._established(transport, session, len(path))
         if link.node != worker:
@@ -135,7 +135,7 @@ class Circuits(Tasks):
                 del self._laid[path]
 
     async def _serve(self, link: Link) -> None:
-        log.info("circuit up", peer=link.name, links=link.path_links)
+        log.info("circuit up", peer=link.name, links=link.path_links, way=link.remote)
         try:
             await link.run(self._on_circuit_request, self._on_circuit_stream, _no_notices)
         except* Exception:  # a fault of ours costs this circuit, and nothing else
@@ -167,7 +167,7 @@ class Circuits(Tasks):
 
     async def _end_here(self, stream: Stream, opening: Open) -> None:
         origin = NodeId(opening.origin)
-        transport = CircuitTransport(stream, f"circuit from {to_text(origin)}", self._own.hello)
+        transport = CircuitTransport(stream, f"{called(opening)} from {to_text(origin)}", self._own.hello)
         session = self._own.circuit_session(origin, self._own.identity.node)
         link = await establish(transport, session, self._judge, path_links=len(opening.route))
         if link.node != origin:

@@ -15,6 +15,7 @@ from meshnode.errors import MeshError, NotAllowed
 from meshnode.mesh.book import DELTA_BUDGET_BYTES, NOTHING, Merged, RecordBook, Refused
 from meshnode.mesh.digest import DIGEST_PAGE, within
 from meshnode.net.rumours import Rumours, news_of
+from meshnode.net.traffic import Traffic
 from meshnode.seams import Seams
 from meshwire.digests import PREFIX_BYTES, Version, pack_digest, unpack_digest
 from meshwire.ids import NodeId, to_text
@@ -83,7 +84,8 @@ class Gossip:
         self._links = links
         self._seams = seams
         self._on_merged = on_merged
-        self._rumours = Rumours(book, links, seams.rng)
+        self.traffic = Traffic()
+        self._rumours = Rumours(book, links, seams.rng, self.traffic)
         self._busy: set[NodeId] = set()
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -122,7 +124,7 @@ class Gossip:
         greeting = GossipAck(book.deltas_for([], now=now)) if newcomer else news_of(book, {book.own: 0}, now)
         try:
             if greeting.deltas:
-                await link.notify(greeting)
+                await link.notify(self.traffic.sent(greeting))
         except MeshError as error:
             log.debug("gossip.ungreeted", peer=to_text(link.node), error=str(error))
 
@@ -150,16 +152,17 @@ class Gossip:
 
     async def answer(self, link: GossipLink, message: Message) -> Message:
         """The reply to a request of gossip's: GossipSyn or RecordGet."""
-        match message:
+        match self.traffic.received(message):
             case GossipSyn(digest=digest):
-                return self._syn_ack(digest)
-            case RecordGet():
-                return self._record_got(message)
+                return self.traffic.sent(self._syn_ack(digest))
+            case RecordGet() as wanted:
+                return self.traffic.sent(self._record_got(wanted))
         raise NotAllowed(f"Gossip does not answer {type(message).__name__}.")
 
     async def notice(self, link: GossipLink, message: Message) -> None:
         """Take a GossipAck."""
         if isinstance(message, GossipAck):
+            self.traffic.received(message)
             self._merge(message.deltas, link.node, dict(unpack_digest(message.follows)))
 
     async def _exchange_once(self, link: GossipLink) -> tuple[list[Version], bool]:
@@ -167,7 +170,7 @@ class Gossip:
         start = self._seams.rng.randbytes(PREFIX_BYTES) if self._book.owners > DIGEST_PAGE else b""
         ours = self._book.digest(start)
         syn = GossipSyn(pack_digest(ours), self._seams.now_ms())
-        reply = await link.request(syn, REQUEST_S)
+        reply = self.traffic.received(await link.request(self.traffic.sent(syn), REQUEST_S))
         if not isinstance(reply, GossipSynAck):
             raise NotAllowed("The peer answered gossip with something else.")
         merged = self._merge(reply.deltas, link.node)
@@ -178,7 +181,7 @@ class Gossip:
         known = list(dict([*own, *theirs]).items())
         owed = self._book.deltas_for(known, now=trio.current_time(), named_only=True)
         if owed:
-            await link.notify(GossipAck(owed))
+            await link.notify(self.traffic.sent(GossipAck(owed)))
         return theirs, (bool(merged) and _cut_short(reply.deltas)) or _cut_short(owed)
 
     def _syn_ack(self, digest: bytes) -> GossipSynAck:

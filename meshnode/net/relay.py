@@ -72,6 +72,11 @@ def _unreachable(error: StreamLost | RemoteWireError) -> Unreachable:
     return Unreachable("The circuit through the relay was lost.")
 
 
+def called(opening: Open) -> str:
+    """What a circuit is called in the logs of all nodes on its way; it tells nothing of what it carries."""
+    return f"circuit {opening.request[:8].hex()}"
+
+
 class RouteRefused(Exception):
     """A circuit that this relay will not carry."""
 
@@ -106,10 +111,13 @@ class Relay:
             stream.reset(refusal.code)
             return
         self._carried[link.node] = self._carried.get(link.node, 0) + 1
+        origin, onward = to_text(opening.origin), onward_link.name
+        log.info("circuit carried", way=called(opening), origin=origin, onward=onward)
         try:
             await self._splice(stream, onward_link, opening)
         finally:
             self._forget(link.node)
+            log.info("circuit let go", way=called(opening), origin=origin, onward=onward)
 
     def _forget(self, node: bytes) -> None:
         self._carried[node] -= 1

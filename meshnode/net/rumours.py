@@ -13,6 +13,7 @@ import trio
 
 from meshnode.errors import MeshError
 from meshnode.mesh.book import DELTA_BUDGET_BYTES, RecordBook
+from meshnode.net.traffic import Traffic
 from meshnode.seams import Rng
 from meshwire.digests import PREFIX_BYTES, Version, pack_digest
 from meshwire.ids import NodeId, to_text
@@ -44,12 +45,15 @@ class Told(Protocol):
 
 
 class Rumours:
-    """One node's passing on of news. `links` gives the links that are open now."""
+    """One node's passing on of news. `links` gives the links that are open now; `traffic` counts what goes out."""
 
-    def __init__(self, book: RecordBook, links: Callable[[], Sequence[Told]], rng: Rng) -> None:
+    def __init__(
+        self, book: RecordBook, links: Callable[[], Sequence[Told]], rng: Rng, traffic: Traffic
+    ) -> None:
         self._book = book
         self._links = links
         self._rng = rng
+        self._traffic = traffic
         self._waiting: dict[NodeId, tuple[int, NodeId | None]] = {}
         self._news = trio.Event()
 
@@ -80,7 +84,7 @@ class Rumours:
         ack = news_of(self._book, news, trio.current_time())
         try:
             if ack.deltas:
-                await link.notify(ack)
+                await link.notify(self._traffic.sent(ack))
         except MeshError as error:
             log.debug("rumours.lost", peer=to_text(link.node), error=str(error))
 

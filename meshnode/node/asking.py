@@ -14,7 +14,7 @@ CHARACTERS_PER_TOKEN = 4  # of English, roughly; for scoring only
 DEADLINE_S = 300.0
 _WISH = {field.name for field in msgspec.structs.fields(Wish)}
 _SAMPLING = {field.name for field in msgspec.structs.fields(Sampling)}
-_JOB = {"tools", "tool_choice", "parallel_tool_calls", "output", "schema", "resume"}
+_JOB = {"tools", "tool_choice", "parallel_tool_calls", "output", "schema", "resume", "trace"}
 TagOf = Callable[[str], bytes]
 
 

@@ -37,18 +37,23 @@ from meshnode.node.trusting import TrustActions
 from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
 from meshnode.node.weights import Weights
+from meshnode.observe.metrics import Metrics
 from meshnode.observe.snapshot import ModelView, Snapshot
+from meshnode.observe.trace import tracer
 from meshnode.routing.decision import DecisionView
 from meshnode.routing.prompts import fitted
 from meshnode.routing.quality import Qualities
 from meshnode.routing.score import Worth
 from meshnode.seams import Seams
+from meshnode.serve import traced
 from meshnode.serve.admit import Admission
 from meshnode.serve.attended import attended
 from meshnode.serve.choose import Chooser
 from meshnode.serve.cloud import CloudRung, cloud_answer
 from meshnode.serve.inbound import Inbound
 from meshnode.serve.local import Bench
+from meshnode.serve.metered import Served, metered
+from meshnode.serve.readiness import readiness
 from meshnode.serve.running import Running
 from meshnode.serve.scopes import Scopes
 from meshnode.serve.vectors import floats
@@ -100,29 +105,26 @@ class Node:
         self._move, self._present = trio.Event(), trio.Event()
         self._one_join = trio.Lock()
         self._entry: Entry | None = None
-        admission = Admission()
+        self._admission = admission = Admission()
+        self.metrics, self._tracer = Metrics(self.snapshot), tracer()
         self.cloud = CloudRung(config.cloud, config.home, seams, os.environ)
-        self._chooser = Chooser(
-            identity.node,
-            self.bench,
-            seams.rng,
-            self._far.candidates,
-            self._far.vitals_seqs,
-            self._far.look_up,
-            self.cloud.candidates,
-            reach=self._far.reach,
-            worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
-        )
-        self.trust = TrustActions(self.present)
-        self.keys = Keyring(store, seams, config.profiles)
-        choose = audit.choosing(self._chooser, self._chooser.plan)
-        run_on = audit.running(self._run_on)
+        self._chooser = self._made_chooser(config)
+        self.trust, self.keys = TrustActions(self.present), Keyring(store, seams, config.profiles)
+        choose = traced.choosing(audit.choosing(self._chooser, self._chooser.plan), self._tracer)
+        run_on = traced.running(audit.running(self._run_on), self._tracer)
         self._recall = recall_of(config, seams, self.bench, identity.node, lambda: self._label(identity.node))
         self._walk = Walk(
             admission, choose, run_on, self._answer_for, self._chooser.router.budget, self._recall
         )
+        self.readiness = partial(readiness, self._chooser, admission, self.snapshot)
         self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
-        self._inbound = inbound = Inbound(admission, self.bench, self._chooser.local, identity.node)
+        self._inbound = inbound = Inbound(
+            admission,
+            self.bench,
+            self._chooser.local,
+            identity.node,
+            watch_run=Served(self.metrics, self._tracer),
+        )
         self._world = World(
             config,
             identity,
@@ -135,6 +137,19 @@ class Node:
             partial(addresses_at, config.mesh_host),
             lambda: audit.end,
             attestation or Attestation(),
+        )
+
+    def _made_chooser(self, config: Config) -> Chooser:
+        return Chooser(
+            self.identity.node,
+            self.bench,
+            self.seams.rng,
+            self._far.candidates,
+            self._far.vitals_seqs,
+            self._far.look_up,
+            self.cloud.candidates,
+            reach=self._far.reach,
+            worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
         )
 
     # --- What its owner can ask of it ---
@@ -162,7 +177,7 @@ class Node:
 
     def run(self, job: Job) -> AbstractAsyncContextManager[Running]:
         """Run a job that is ready made."""
-        return self._walk.ask(job)
+        return metered(job, self._walk.ask, self.metrics, self._tracer)
 
     def explain(self, job: Job) -> DecisionView:
         """The decision that was taken for a job, or that `run` would take now, with every reason."""
@@ -381,4 +396,5 @@ class Node:
             started_at=self._started_at,
             sharing=self.sharing.view(),
             distrusted=self.spotting.distrusted,
+            under_way=self._admission.taken,
         )

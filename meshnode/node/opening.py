@@ -51,8 +51,9 @@ async def open_node(
     settled = settings.with_name(settled)
     world = seams or Seams()
     with locked_home(settled.home):
-        identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
-        store = await open_store(settled.home, world.blocking)
+        with trio.CancelScope(shield=True):  # a thread left behind would work on in a home that is free again
+            identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
+            store = await open_store(settled.home, world.blocking)
         try:
             made = Node(
                 settled, identity, store, world, network or WebsocketNetwork(), presence_on, attestation

@@ -37,7 +37,8 @@ from meshnode.node.node import Node
 from meshnode.node.opening import open_node
 from meshnode.observe.snapshot import EngineView, ModelView, SharingView, Snapshot
 from meshnode.routing.decision import DecisionView
-from meshnode.terms import Job
+from meshnode.serve.readiness import Readiness
+from meshnode.terms import Job, Wish
 from meshnode.urls import is_loopback
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -50,6 +51,8 @@ class NodeDoors:
         self._node = node
         self.ask: Callable[[Job], Any] = node.run
         self.snapshot: Callable[[], Snapshot] = node.snapshot
+        self.readiness: Callable[[Wish], Readiness] = node.readiness
+        self.metrics: Callable[[], bytes] = node.metrics.exposition
         self.explain: Callable[[Job], DecisionView] = node.explain
         self.new_id: Callable[[], str] = node.new_id
         self.tenant_tag: Callable[[str], bytes] = node.scopes.tag

@@ -49,6 +49,7 @@ class Facts:
     started_at: float
     sharing: SharingView
     distrusted: Callable[[bytes], tuple[bytes, ...]]
+    under_way: int = 0
 
 
 def snapshot_of(facts: Facts) -> Snapshot:
@@ -64,6 +65,7 @@ def snapshot_of(facts: Facts) -> Snapshot:
         api_url=facts.api_url,
         mesh_addresses=presence.addresses if presence else (),
         uptime_s=trio.current_time() - facts.started_at,
+        under_way=facts.under_way,
         join_state="joined" if facts.joining.state == "alone" and view else facts.joining.state,
         join_detail=facts.joining.detail,
         engine=engines[0] if engines else EngineView(),
@@ -132,6 +134,9 @@ def _mesh_view(presence: Presence | None) -> MeshView:
         role=mesh.role or "none",
         relays=tuple(to_text(node) for node in presence.leases.named()),
         relaying_for=presence.relaying.served(trio.current_time()),
+        dead=len(presence.watch.dead()),
+        gossip_sent_bytes=presence.gossip.traffic.sent_bytes,
+        gossip_received_bytes=presence.gossip.traffic.received_bytes,
     )
 
 
@@ -145,7 +150,9 @@ def _engine_view(facts: Facts, engine: Engine) -> EngineView:
         model=facts.bench.expected(engine) or names,
         in_flight=load.in_flight,
         queued=load.queued_prefill + load.queued_decode,
+        waiting=facts.bench.gate.waiting(engine),
         slots=load.slots,
+        restarts=engine.restarts if isinstance(engine, LlamaEngine) else 0,
         sandbox=engine.posture.kind if engine.cards else "",
         exposure=_exposure(facts, engine) if engine.cards else "",
     )

@@ -11,6 +11,8 @@ class MeshView(msgspec.Struct, frozen=True, kw_only=True):
     """The mesh this node is in. `role` is issuer, member or, on an open mesh, none.
 
     `relays` carry circuits to this node, if it cannot be dialled; `relaying_for` is how many such nodes it serves.
+    `dead` is how many nodes are held to be dead; the bytes are those of gossip's digests and records since this node
+    came to this mesh.
     """
 
     id: str = ""
@@ -19,6 +21,9 @@ class MeshView(msgspec.Struct, frozen=True, kw_only=True):
     role: str = ""
     relays: tuple[str, ...] = ()
     relaying_for: int = 0
+    dead: int = 0
+    gossip_sent_bytes: int = 0
+    gossip_received_bytes: int = 0
 
 
 class LinkView(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +82,10 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     """An engine of this node.
 
     `kind` is llama, scripted, upstream or none; `state` absent, loading, standby, ready or failed; `detail` how
-    far it is or why it failed. `sandbox` names what contains it (bubblewrap, landlock, none, …); `exposure`
-    says, where others' work would not be contained, why that is so and what follows.
+    far it is or why it failed. `in_flight` counts requests, `waiting` those of them whose turn has not come, and
+    `queued` the tokens that are still to be read and written for all of them; `restarts` says how often a worker had
+    to be started again because it had crashed. `sandbox` names what contains it (bubblewrap, landlock, none, …);
+    `exposure` says, where others' work would not be contained, why that is so and what follows.
     """
 
     kind: str = "none"
@@ -87,7 +94,9 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     in_flight: int = 0
     queued: int = 0
+    waiting: int = 0
     slots: int = 0
+    restarts: int = 0
     sandbox: str = ""
     exposure: str = ""
 
@@ -132,7 +141,8 @@ class CloudView(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `state`: starting, loading, ready, failed; `join_state`: alone, joining, joined, failed.
 
-    `engine` is the first of `engines`: the one whose model the settings name.
+    `engine` is the first of `engines`: the one whose model the settings name. `under_way` is how many requests this
+    node is busy with, its own and those of others.
     """
 
     node: str
@@ -143,6 +153,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     api_url: str = ""
     mesh_addresses: tuple[str, ...] = ()
     uptime_s: float = 0.0
+    under_way: int = 0
     join_state: str = "alone"
     join_detail: str = ""
     engine: EngineView = EngineView()

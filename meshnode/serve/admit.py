@@ -15,11 +15,15 @@ class Admission:
         self.most = most
         self.taken = 0
 
+    def check(self) -> None:
+        """Raise Busy when there is no place."""
+        if self.taken >= self.most:
+            raise Busy(f"{self.taken} requests are under way here, which is the most.", retry_after_s=1.0)
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold one place; raises Busy when there is none."""
-        if self.taken >= self.most:
-            raise Busy(f"{self.taken} requests are under way here, which is the most.", retry_after_s=1.0)
+        self.check()
         self.taken += 1
         try:
             yield

@@ -144,6 +144,11 @@ class Gate:
             queued_decode=load.queued_decode + round(sum(claim.work.decode for claim in waiting)),
         )
 
+    def waiting(self, engine: Engine) -> int:
+        """How many requests wait for their turn at an engine."""
+        queue = self._queues.get(engine)
+        return 0 if queue is None else len(queue.waiting)
+
     def retry_after_s(self, engine: Engine, card: ModelCard, job: Job) -> float | None:
         """In how many seconds a job of this node's own would be taken; None if it would be now."""
         if self._set is Openness.PAUSED:

@@ -14,6 +14,7 @@ import trio
 from meshnode.engine.base import Load
 from meshnode.errors import BadRequest, EngineFailed, MeshError, ModelNotFound, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
+from meshnode.observe.metrics import CANCELLED, OK
 from meshnode.serve.admit import Admission
 from meshnode.serve.choose import ChooseLocal
 from meshnode.serve.emitting import write
@@ -25,7 +26,7 @@ from meshnode.serve.probed import answer_probe
 from meshnode.serve.remote import failure, request_of, send_failure
 from meshnode.serve.replay import Delivery
 from meshnode.tasks import Tasks
-from meshnode.terms import Emitted, End, Job, ModelCard, Privacy, Progress
+from meshnode.terms import Emitted, End, Job, ModelCard, Privacy, Progress, Usage
 from meshwire import inner, messages
 from meshwire.codec import encode_inner
 from meshwire.errors import RemoteWireError
@@ -39,13 +40,23 @@ LIFE_EVERY_S = 3.0
 INTERNAL = "Something went wrong inside the node that served this."
 log = structlog.get_logger("meshnode.serve")
 Asked = tuple[bytes, bytes]  # by the node with this key, under this request id
+OnOver = Callable[[str, Usage], None]
+"""Hears how a run ended: OK, CANCELLED or its error's code, and what the engine counted."""
+WatchRun = Callable[[Job, bytes], OnOver]
+"""Hears that a run begins, for a node; what it gives hears how that ended."""
 
 
 class Inbound(Tasks):
-    """Serves the asks of peers on this node's own engines, while `run` runs."""
+    """Serves the asks of peers on this node's own engines, while `run` runs; `watch_run` hears of each of them."""
 
     def __init__(
-        self, admission: Admission, bench: Bench, choose_local: ChooseLocal, own: bytes = b""
+        self,
+        admission: Admission,
+        bench: Bench,
+        choose_local: ChooseLocal,
+        own: bytes = b"",
+        *,
+        watch_run: WatchRun = lambda _job, _origin: lambda _code, _usage: None,
     ) -> None:
         self._admission = admission
         self._bench = bench
@@ -54,6 +65,7 @@ class Inbound(Tasks):
         self._making: dict[trio.CancelScope, None] = {}
         bench.gate.watch(self._on_gate)
         self._own = own
+        self._watch_run = watch_run
         self._places = Places()
         bench.kept_for_others = self._kept_for_others
 
@@ -67,10 +79,10 @@ class Inbound(Tasks):
                 delivery = self._begun(link, stream, _checked(asked.job, opening.remaining_ms))
             await delivery.attend(stream)
         except MeshError as error:
-            log.info("ask failed", origin=link.name, code=error.code)
+            log.info("ask failed", request=_named(opening.request), origin=link.name, code=error.code)
             await send_failure(stream, error)
         except StreamLost as error:
-            log.debug("asker left", origin=link.name, code=error.code.name)
+            log.debug("asker left", request=_named(opening.request), origin=link.name, code=error.code.name)
 
     async def _read_asked(self, link: Link, stream: Stream) -> inner.Ask | inner.Reattach:
         """What is asked for, after the question how this node is, if that comes first."""
@@ -104,7 +116,7 @@ class Inbound(Tasks):
         asked = (link.key, request_of(job))
         if (former := self._deliveries.pop(asked, None)) is not None:
             former.give_up()
-        log.info("ask accepted", request=job.id, origin=link.name)
+        log.info("ask accepted", request=job.id, origin=link.name, way=link.remote)
         deadline = trio.current_time() + job.deadline_ms / 1000
         delivery = Delivery(stream, deadline, keeps=self._has_room_for(link.key))
         self._deliveries[asked] = delivery
@@ -129,7 +141,8 @@ class Inbound(Tasks):
         delivery = self._deliveries.get((link.key, asked.request))
         if delivery is None or not delivery.attach(stream, asked.next_item, ACCEPTED):
             raise Unreachable("Nothing of that answer is kept here (any more).")
-        log.info("asker is back", origin=link.name, item=asked.next_item)
+        request = _named(asked.request)
+        log.info("asker is back", request=request, origin=link.name, way=link.remote, item=asked.next_item)
         return delivery
 
     # --- One run ---
@@ -138,16 +151,22 @@ class Inbound(Tasks):
         """Run a job until its answer has gone out, and keep it for a while."""
         try:
             with delivery.scope:
+                code, usage, on_over = CANCELLED, Usage(), self._watch_run(job, origin)
                 try:
                     with self._admission.place():
                         end = await self._make_in_time(delivery, job, origin)
+                    code, usage = OK, end.usage
                     await _put(delivery, end)
                 except MeshError as error:
+                    code = error.code
                     log.info("ask failed", request=job.id, code=error.code)
                     await _put_failure(delivery, error)
                 except Exception:  # whatever goes wrong with one ask must not end what others use too
+                    code = MeshError.code
                     log.exception("ask broke", request=job.id)
                     await _put_failure(delivery, MeshError(INTERNAL))
+                finally:
+                    on_over(code, usage)
                 await delivery.linger()
         finally:
             delivery.close()
@@ -216,6 +235,11 @@ class Inbound(Tasks):
                 raise
         await self._bench.settled()
         return self._choose_local(job)
+
+
+def _named(request: bytes) -> str:
+    """A request's id as another node gave it, for a log."""
+    return request.decode("ascii", "replace")
 
 
 def _end_soon(scope: trio.CancelScope) -> None:

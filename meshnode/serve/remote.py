@@ -6,6 +6,7 @@ A link that is lost is not the end of a run: what has not come yet can be fetche
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import structlog
 import trio
 
 from meshnode.errors import Busy, DeadlineExceeded, Interrupted, MeshError, Unreachable
@@ -18,6 +19,7 @@ from meshwire import inner, messages, numbers
 from meshwire.limits import RESPONSE_MAX
 from meshwire.numbers import ResetCode
 
+log = structlog.get_logger("meshnode.serve")
 AnotherWay = Callable[[Link], Awaitable[Link]]
 """A live link to the same node as this one that shares no relay with it; raises Unreachable."""
 
@@ -40,6 +42,7 @@ async def run_on_link(
             stream.reset(ResetCode.CANCEL)
         raise
     try:
+        log.info("ask sent", request=job.id, peer=link.name, way=link.remote)
         await _send(run.stream, inner.Ask(packed))
         yield run if another_way is not None else _Plain(run)
     finally:
@@ -122,6 +125,7 @@ class RemoteRun(AsyncIterator[Emitted]):
             stream.reset(ResetCode.LINK_LOST)  # the run is wanted all the same
             raise
         self._leave(ResetCode.LINK_LOST)
+        log.info("ask goes on", request=self._job.id, peer=link.name, way=link.remote)
         self._link, self.stream, self._reader = link, stream, Reader()
         link.watch(stream)
 

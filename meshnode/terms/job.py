@@ -19,6 +19,7 @@ INPUTS_MAX = 256
 STOP_MAX = 16
 TENANT_BYTES = 16
 TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED = "auto", "none", "required"
+TRACEPARENT_CHARACTERS = 55
 TOOL_CHOICE_FUNCTION = "function:"  # and the name of the one that must be called
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
@@ -104,6 +105,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `tool_choice` is auto, none, required or `function:NAME`. `schema` is JSON Schema as text, for the output
     that needs one. `resume` holds the ids of those answer tokens that were written before, elsewhere: the
     answer goes on with the next index. A job with `inputs` has no turns: it asks for one vector for each.
+    `trace` is the W3C `traceparent` of the step that it is part of; whoever does not trace hands it on.
     """
 
     id: str
@@ -119,3 +121,4 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     schema: Annotated[str, Meta(max_length=SCHEMA_MAX_CHARS)] = ""
     resume: Annotated[tuple[U32, ...], Meta(max_length=RESUME_MAX_TOKENS)] = ()
     inputs: Annotated[tuple[str, ...], Meta(max_length=INPUTS_MAX)] = ()
+    trace: Annotated[str, Meta(max_length=TRACEPARENT_CHARACTERS), grown(64)] = ""

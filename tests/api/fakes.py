@@ -11,11 +11,13 @@ import trio
 from starlette.types import ASGIApp
 
 from meshnode.engine.scripted import ScriptedEngine
+from meshnode.observe.metrics import Metrics
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.decision import CandidateView, DecisionView
+from meshnode.serve.readiness import Readiness
 from meshnode.serve.running import Running
 from meshnode.serve.scopes import Scopes
-from meshnode.terms import Answer, Emitted, End, FinishReason, Job, Piece, Usage
+from meshnode.terms import Answer, Emitted, End, FinishReason, Job, Piece, Usage, Wish
 
 ANSWER = Answer(
     model="smollm2:135m",
@@ -53,6 +55,8 @@ class FakeDoors:
         self.state = "loading"
         self.candidates = 1
         self._ids = 0
+        self.ready = Readiness(ready=True, by="local")
+        self.wishes: list[Wish] = []
 
     @asynccontextmanager
     async def ask(self, job: Job) -> AsyncIterator[Running]:
@@ -91,6 +95,13 @@ class FakeDoors:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(node="abc", name="desk", state=self.state)
+
+    def readiness(self, wish: Wish) -> Readiness:
+        self.wishes.append(wish)
+        return self.ready
+
+    def metrics(self) -> bytes:
+        return Metrics(self.snapshot).exposition()
 
     def explain(self, job: Job) -> DecisionView:
         one = CandidateView(node="n", model=job.wish.model, quant="Q4", trust="trusted", links=1, place=1)

@@ -4,12 +4,15 @@ import json
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from meshnode.api.app import Rules, build
 from meshnode.api.guard import BODY_MAX
+from meshnode.serve.readiness import Readiness
 from tests.api.fakes import FakeDoors, chat, request_body
 
 BASE = "http://127.0.0.1:8420"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
@@ -28,6 +31,68 @@ def error_of(response):
 async def test_health_is_there_while_the_model_loads(client):
     response = await client.get("/healthz")
     assert response.json() == {"status": "ok", "state": "loading"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(TRACEPARENT, TRACEPARENT), ("rubbish", ""), (TRACEPARENT + "-more", ""), ("", "")]
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_a_traceparent_goes_into_the_job_if_it_is_one(doors_and_client, path, given, kept):
+    doors, client = doors_and_client
+    body = request_body(n=2) if path.endswith("completions") else {"model": "auto", "input": "sea"}
+    await client.post(path, json=body, headers={"traceparent": given})
+    assert {job.trace for job in doors.jobs} == {kept}
+
+
+@pytest.fixture
+async def doors_and_client():
+    doors = FakeDoors()
+    transport = httpx2.ASGITransport(app=build(doors))
+    async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
+        yield doors, client
+
+
+async def test_readiness_is_a_status_with_its_reasons(doors_and_client):
+    doors, client = doors_and_client
+    response = await client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json()["by"] == "local"
+    doors.ready = Readiness(ready=False, code="busy", reasons=("full",), retry_after_s=1.2)
+    response = await client.get("/readyz")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "2"
+    assert response.json() == {
+        "ready": False,
+        "by": "",
+        "code": "busy",
+        "reasons": ["full"],
+        "retry_after_s": 1.2,
+    }
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_readiness_can_be_asked_for_a_model_and_a_class(doors_and_client):
+    doors, client = doors_and_client
+    await client.get("/readyz?model=smollm2:135m&privacy=public")
+    assert [(wish.model, wish.privacy) for wish in doors.wishes] == [("smollm2:135m", "public")]
+    for query in ("privacy=secret", "modell=x", f"model={'x' * 257}"):
+        response = await client.get(f"/readyz?{query}")
+        assert response.status_code == 400
+        assert error_of(response)["param"] in ("privacy", "modell", "model")
+    assert len(doors.wishes) == 1
+
+
+async def test_metrics_are_in_prometheus_text_format_whatever_the_client_accepts(client):
+    for accept in (
+        "",
+        "application/openmetrics-text; version=1.0.0",
+        "text/plain;version=x;escaping=y",
+        "*/*",
+    ):
+        response = await client.get("/metrics", headers={"accept": accept})
+        assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        families = {family.name for family in text_string_to_metric_families(response.text)}
+        assert {"meshnode_requests", "meshnode_build_info"} <= families
 
 
 async def test_models_are_listed_and_found_by_name(client):
@@ -69,15 +134,17 @@ async def test_wrong_paths_and_methods_answer_in_the_same_shape(client, method, 
     "host", ["127.0.0.1:8420", "localhost", "LOCALHOST:1", "[::1]:8420", "box.lan:8420", "[fd00::1]"]
 )
 async def test_our_own_names_are_answered(client, host):
-    assert (await client.get("/v1/models", headers={"host": host})).status_code == 200
+    for path in ("/v1/models", "/metrics", "/readyz"):
+        assert (await client.get(path, headers={"host": host})).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.example:8420", "", "127.0.0.1.evil.example", "localhost.", "[::1]x", "127.0.0.2", "box.lan@evil"],
 )
-async def test_other_names_are_refused(client, host):
-    response = await client.get("/v1/models", headers={"host": host})
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/readyz"])
+async def test_other_names_are_refused(client, path, host):
+    response = await client.get(path, headers={"host": host})
     assert response.status_code == 403
     assert error_of(response)["code"] == "origin_not_allowed"
 

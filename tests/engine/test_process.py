@@ -100,6 +100,7 @@ async def test_a_run_goes_through_and_the_card_is_there(serving, stand_in, job):
 async def test_a_killed_worker_ends_its_runs_at_once_and_comes_back(serving, stand_in, job, until):
     engine = await serving(stand_in(NEVER_ENDS_RUNS))
     states, first = [], engine.pid
+    assert engine.restarts == 0
     engine.watch(lambda: states.append(engine.state))
     async with engine.run(job()) as emitted:
         assert await anext(emitted) == Piece(0, (1,), "hi")
@@ -111,6 +112,7 @@ async def test_a_killed_worker_ends_its_runs_at_once_and_comes_back(serving, sta
         await collect(engine, job())
     await until(engine, EngineState.READY)
     assert engine.pid != first
+    assert engine.restarts == 1
     assert states[0] is EngineState.LOADING
 
 

@@ -9,6 +9,7 @@ import trio.testing
 
 from meshnode.errors import NotAllowed
 from meshnode.mesh.book import Merged
+from meshnode.net.traffic import bytes_of
 from meshwire.ids import NodeId, to_text
 from meshwire.messages import DhtPing, GossipAck, GossipSyn, GossipSynAck, RecordGet, RecordGot
 from meshwire.numbers import Message
@@ -298,3 +299,25 @@ async def test_who_contradicts_itself_is_named_in_the_log() -> None:
     (alert,) = [entry for entry in logs if entry["log_level"] == "warning"]
     assert alert["reason"] == "equivocation"
     assert alert["owner"] == to_text(liar.node)
+
+
+async def test_what_gossip_says_is_counted_where_it_leaves_and_where_it_comes(nursery: trio.Nursery) -> None:
+    world = World(2)
+    start(nursery, world)
+    one, other = (node.gossip.traffic for node in world.all)
+    first = world.all[0].publish_node()
+    world.link(*world.all)
+    await trio.sleep(0.5)
+    assert one.sent_bytes >= len(first.raw)
+    await trio.sleep(20)
+    world.all[1].publish_node()
+    world.all[1].gossip.nudge()
+    await trio.sleep(0.2)
+    assert one.sent_bytes == other.received_bytes
+    assert other.sent_bytes == one.received_bytes
+    told = one.sent_bytes
+    end = world.all[1].ends[world.all[0].node]
+    got = await end.request(RecordGet(first.owner, RecordType.NODE))
+    assert isinstance(got, RecordGot)
+    assert one.sent_bytes == told + sum(map(len, got.records))
+    assert bytes_of(DhtPing()) == 0

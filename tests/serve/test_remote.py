@@ -361,7 +361,17 @@ FULL = msgspec.structs.replace(
     schema="{}",
     resume=tuple(range(2**32 - RESUME_MAX_TOKENS, 2**32)),
     tenant_tag=b"t" * 64,
+    trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
+
+
+def test_older_nodes_ignore_the_trace_and_are_sent_none_where_there_is_none() -> None:
+    keys = set(msgpack.unpackb(pack_job(FULL), strict_map_key=False))
+    assert keys - set(
+        msgpack.unpackb(pack_job(msgspec.structs.replace(FULL, trace="")), strict_map_key=False)
+    ) == {64}
+    with pytest.raises(RemoteWireError):
+        unpack_job(pack_job(msgspec.structs.replace(JOB, trace="x" * 56)))
 
 
 @pytest.mark.parametrize(
