@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from meshnode.api.app import build
 from meshnode.api.responses import endpoint
+from meshnode.api.responses.written import BLANK_MAX
 from meshnode.api.tools import SCHEMA_DEPTH_MAX
 from meshnode.errors import BadRequest, Busy, Interrupted, MeshError
 from meshnode.terms import End, FinishReason, Piece, Progress, TokenLogprob, ToolCall, Usage
@@ -181,6 +182,21 @@ async def test_text_and_calls_are_items_of_their_own():
     added, delta, done = events[8:11]
     assert (added["item"]["arguments"], added["item"]["status"]) == ("", "in_progress")
     assert delta["delta"] == done["arguments"] == '{"at":"sea"}'
+
+
+async def test_white_space_between_calls_is_no_message_and_before_a_text_part_of_it():
+    blank, text = piece(1, "\n"), piece(2, "See.")
+    between = [Piece(0, (1,), "\n", CALLS[:1]), blank, Piece(2, (1,), "", CALLS[1:]), blank, CALLED]
+    assert kinds(await streamed(FakeDoors(between))) == [*BEGINS, *CALL_EVENTS * 2, "response.completed"]
+    for steps, said in (
+        ([blank, text, END], "\nSee."),
+        ([blank, END], "\n"),
+        ([blank] * 99 + [END], "\n" * 99),
+    ):
+        events = await streamed(FakeDoors(steps))
+        assert "".join(event["delta"] for event in events if event["type"] == DELTA) == said
+        assert events[-1]["response"]["output"][0]["content"][0]["text"] == said
+    assert kinds(events).count(DELTA) == 99 - BLANK_MAX  # the first tells of all that waited
 
 
 async def test_a_tool_that_must_be_called_is_called_and_its_result_taken():

@@ -42,6 +42,8 @@ from meshnode.errors import BadRequest, Busy, MeshError
 from meshnode.terms import End, FinishReason, Job, Output, Piece, ToolCall, Usage
 from meshnode.terms.job import TOOL_CHOICE_AUTO
 
+BLANK_MAX = 64  # characters of white space that wait for a text to stand before
+
 
 class Written:
     """One response while it is written. Every method gives the events of what it changes, in their order."""
@@ -54,6 +56,7 @@ class Written:
         self._items: list[Item] = []
         self._message: _Message | None = None
         self._unsaid: list[TokenShape] = []  # of tokens whose text has not come yet
+        self._blank = ""  # what a message would begin with: between calls it is none
 
     def begin(self) -> list[Event]:
         """That it exists, and is being written."""
@@ -62,17 +65,20 @@ class Written:
     def take(self, piece: Piece) -> list[Event]:
         """Text goes into the message that is open; a call ends it, and is an item of its own."""
         self._unsaid += token_shapes(piece.logprobs)
-        events = self._say(piece.text) if piece.text else []
+        text = self._blank + piece.text
+        held = self._message is None and len(text) <= BLANK_MAX and not text.strip()
+        self._blank = text if held else ""
+        events = self._say(text) if text and not held else []
         for call in piece.calls:
             events += [*self._close("completed"), *self._call(call)]
-            self._unsaid = []  # of tokens that were the call's
+            self._unsaid, self._blank = [], ""  # of tokens that were the call's, and what stood before it
         return events
 
     def end(self, end: End, completed_at: int) -> list[Event]:
         """The clean end, perhaps for want of room; an answer without anything is an empty message."""
         cut = end.reason is FinishReason.LENGTH
         unsaid = bool(self._unsaid) if self._message else not self._items
-        events = self._say("") if unsaid else []
+        events = self._say(self._blank) if unsaid else []
         events += self._close("incomplete" if cut else "completed")
         self.response = msgspec.structs.replace(
             self.response,
