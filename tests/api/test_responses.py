@@ -188,6 +188,8 @@ async def test_white_space_between_calls_is_no_message_and_before_a_text_part_of
     blank, text = piece(1, "\n"), piece(2, "See.")
     between = [Piece(0, (1,), "\n", CALLS[:1]), blank, Piece(2, (1,), "", CALLS[1:]), blank, CALLED]
     assert kinds(await streamed(FakeDoors(between))) == [*BEGINS, *CALL_EVENTS * 2, "response.completed"]
+    after = await whole(FakeDoors([Piece(0, (1,), "\n", CALLS[:1]), text, CALLED]))
+    assert after["output"][1]["content"][0]["text"] == "See."
     for steps, said in (
         ([blank, text, END], "\nSee."),
         ([blank, END], "\n"),
