@@ -18,7 +18,7 @@ from tests.packages import fetched, with_packages
 TOOLS = Path(__file__).with_name("compliance-tools.txt")
 HOOKS = Path(__file__).with_name("openapi_hooks.py")
 JUDGING_S = 240.0
-EXAMPLES = int(os.environ.get("MESHNODE_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("MESHNODE_EXAMPLES", "12"))
 OPERATIONS = ("createChatCompletion", "createResponse", "createEmbedding", "listModels", "retrieveModel")
 CHECKS = (
     "not_a_server_error",
