@@ -35,6 +35,7 @@ from meshnode.terms import Job, Recheck, Redrawn, Sampling, Turn, Wish  # noqa: 
 SMALL, SECOND = "smollm2:135m", "gemma3:270m"
 TRIALS, CHECKS, HONEST = 100, 20, 1000
 SLOTS, CONTEXT = 8, 2048
+TELL_EVERY = 20  # answers
 OTHER = "other"  # the other model
 TEMPERATURES = (0.0, 0.8, 1.2)
 KEY = (b"peer", b"weights")
@@ -117,6 +118,9 @@ class Tally:
         self.places += len(places)
         self.missed += missed
         self.worst = max(self.worst, missed)
+        if self.answers % TELL_EVERY == 0:
+            told = f"{self.answers} answers: {self.missed} of {self.places} places missed, {self.worst} of one answer"
+            print(f"{told}; {self.found} found in {len(self.checked)} trials", file=sys.stderr, flush=True)
 
     @property
     def missed_share(self) -> float:
