@@ -3,7 +3,7 @@
 For each peer and model a sequential probability ratio test (Wald, 1945) over the places that were drawn again: are
 they missed as seldom as where the weights are the same, or as often as where they are others? Both shares are
 measured (scripts/bench/spotchecks.py): of the same weights, with other batches, threads, kernels and temperatures, up
-to 1 place in 100 is missed by more than a near tie; of one that differs in a tenth of its bytes, 9 in 100; of lower
+to 1 place in 100 is missed by more than a near tie; of a copy that differs in a quarter of its bytes, 9; of lower
 quantisations of all of it, 24 and more.
 """
 
