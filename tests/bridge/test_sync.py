@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -141,6 +141,15 @@ def test_an_answer_that_breaks_off_is_one_error_after_what_came(settings: Settin
         assert list(stream) == []
 
 
+@pytest.fixture
+def ctrl_c_heard() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt also where a shell has had it ignored, as of what runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_heard")
 def test_ctrl_c_cancels_the_call_that_it_interrupts(settings: Settings) -> None:
     left = threading.Event()
 
@@ -217,9 +226,11 @@ def test_the_nodes_own_thread_cannot_wait_for_itself(settings: Settings) -> None
 
 
 INTERRUPTED = """
+import signal
 import sys
 from meshnode import open_node_sync
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with open_node_sync(home=sys.argv[1], engine="scripted", mesh_host="127.0.0.1", mesh_port=0, env={}) as node:
     engine = node.trio_node.engines.all[0]
     engine.answer_tokens = 100_000
