@@ -216,6 +216,12 @@ class AuditBroken(MeshError):
     code = "audit_broken"
 
 
+class CheckFailed(MeshError):
+    """`meshnode doctor` found something that does not work; the message names the checks."""
+
+    code = "check_failed"
+
+
 class NotRunning(MeshError):
     """No node runs from this home."""
 

@@ -43,6 +43,7 @@ TABLE: Mapping[str, int] = {
     "yielded": 48,
     "rate_limit_exceeded": 49,
     "audit_broken": 50,
+    "check_failed": 51,
 }
 
 

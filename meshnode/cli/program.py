@@ -3,6 +3,7 @@
 import click
 
 from meshnode.cli.audit import audit
+from meshnode.cli.doctor.verb import doctor
 from meshnode.cli.join import join
 from meshnode.cli.keys import keys
 from meshnode.cli.models import models, pull, remove, show
@@ -41,6 +42,7 @@ for _command in (
     audit,
     route,
     run,
+    doctor,
     version,
 ):
     program.add_command(_command)
