@@ -222,6 +222,12 @@ class CheckFailed(MeshError):
     code = "check_failed"
 
 
+class ServiceFailed(MeshError):
+    """The system's service manager, or the place for its files, did not do what was asked."""
+
+    code = "service_failed"
+
+
 class NotRunning(MeshError):
     """No node runs from this home."""
 

@@ -63,6 +63,7 @@ TABLE: Mapping[str, Shape] = {
     "port_in_use": Shape(500, _SERVER, final=True),
     "audit_broken": Shape(500, _SERVER, final=True),
     "check_failed": Shape(500, _SERVER, final=True),
+    "service_failed": Shape(500, _SERVER, final=True),
     "not_running": Shape(503, _SERVER),
 }
 

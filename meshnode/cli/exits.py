@@ -44,6 +44,7 @@ TABLE: Mapping[str, int] = {
     "rate_limit_exceeded": 49,
     "audit_broken": 50,
     "check_failed": 51,
+    "service_failed": 52,
 }
 
 

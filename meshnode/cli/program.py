@@ -10,6 +10,7 @@ from meshnode.cli.models import models, pull, remove, show
 from meshnode.cli.query import invite, peers, status, version
 from meshnode.cli.route import route
 from meshnode.cli.run import run
+from meshnode.cli.service.verb import service
 from meshnode.cli.sharing import pause, resume
 from meshnode.cli.trust import trust
 from meshnode.cli.up import up
@@ -43,6 +44,7 @@ for _command in (
     route,
     run,
     doctor,
+    service,
     version,
 ):
     program.add_command(_command)
