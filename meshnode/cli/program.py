@@ -6,6 +6,7 @@ from meshnode.cli.audit import audit
 from meshnode.cli.doctor.verb import doctor
 from meshnode.cli.join import join
 from meshnode.cli.keys import keys
+from meshnode.cli.launch import launch
 from meshnode.cli.models import models, pull, remove, show
 from meshnode.cli.query import invite, peers, status, version
 from meshnode.cli.route import route
@@ -43,6 +44,7 @@ for _command in (
     audit,
     route,
     run,
+    launch,
     doctor,
     service,
     version,
