@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from meshnode.cli import client
+from meshnode.cli.complete import choices, models_offered
 from meshnode.cli.render import Screen
 from meshnode.cli.tools import TOOLS, Target, Tool, for_any
 from meshnode.cli.verb import verb
@@ -32,9 +33,14 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command(epilog=f"The tools: {', '.join(TOOLS)}.")
-@click.argument("tool", required=False)
+@click.argument("tool", required=False, shell_complete=choices(TOOLS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--model", default="", help="The model that it is to use; the first one on offer if not given.")
+@click.option(
+    "--model",
+    default="",
+    shell_complete=models_offered,
+    help="The model that it is to use; the first one on offer if not given.",
+)
 @click.option("--print", "show", is_flag=True, help="Only show what would be set and run.")
 @click.option("--env", "exports", is_flag=True, help="Print exports for a shell, for any tool.")
 @verb

@@ -13,6 +13,7 @@ import msgspec
 
 from meshnode import config
 from meshnode.cli import client
+from meshnode.cli.complete import models_here
 from meshnode.cli.render import Screen, megabytes
 from meshnode.cli.verb import verb
 from meshnode.control.models import Fit, LocalModel, fit, local_models
@@ -63,7 +64,7 @@ async def models(screen: Screen, home: Path, *, local: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=models_here)
 @verb
 async def show(screen: Screen, home: Path, name: str) -> None:
     """Show what is known of a model on this device."""
@@ -101,7 +102,7 @@ async def pull(screen: Screen, home: Path, source: str, name: str, sha256: str, 
 
 
 @click.command("rm")
-@click.argument("name")
+@click.argument("name", shell_complete=models_here)
 @click.option("--force", is_flag=True, help="Even while it answers; those answers end.")
 @verb
 async def remove(screen: Screen, home: Path, name: str, *, force: bool) -> None:

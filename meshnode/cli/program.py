@@ -3,6 +3,7 @@
 import click
 
 from meshnode.cli.audit import audit
+from meshnode.cli.complete import completion
 from meshnode.cli.doctor.verb import doctor
 from meshnode.cli.join import join
 from meshnode.cli.keys import keys
@@ -47,6 +48,7 @@ for _command in (
     launch,
     doctor,
     service,
+    completion,
     version,
 ):
     program.add_command(_command)

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from meshnode.cli import client
+from meshnode.cli.complete import models_offered
 from meshnode.cli.render import Screen
 from meshnode.cli.verb import verb
 from meshnode.control.route import RouteArguments
@@ -24,7 +25,7 @@ def route() -> None:
 
 
 @route.command()
-@click.argument("model", default="")
+@click.argument("model", default="", shell_complete=models_offered)
 @click.option(
     "--privacy", type=click.Choice([one.value for one in Privacy]), default="private", show_default=True
 )

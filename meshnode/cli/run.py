@@ -15,6 +15,7 @@ import trio
 
 from meshnode import errors
 from meshnode.cli import client
+from meshnode.cli.complete import models_offered
 from meshnode.cli.render import Screen
 from meshnode.cli.verb import verb
 from meshnode.config import ENV_KEY
@@ -59,7 +60,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 @click.command("run")
-@click.argument("model")
+@click.argument("model", shell_complete=models_offered)
 @click.argument("prompt", required=False)
 @click.option("--privacy", help="Which nodes may run it: public, private, sensitive or local.")
 @click.option("--route", help="Where it may run: local, prefer-local, mesh or cloud.")

@@ -9,6 +9,7 @@ import msgspec
 
 from meshnode import identity
 from meshnode.cli import client
+from meshnode.cli.complete import nodes_known
 from meshnode.cli.render import Screen, day
 from meshnode.cli.verb import verb
 from meshnode.control.endorse import OFFERED, ROLES, EndorseArguments, Endorsed
@@ -49,7 +50,7 @@ async def list_verb(screen: Screen, home: Path) -> None:
 
 
 @trust.command("endorse")
-@click.argument("node")
+@click.argument("node", shell_complete=nodes_known)
 @click.option(
     "--label", "labels", multiple=True, help="Give it this label, such as a residency: eu. Repeatable."
 )
@@ -98,7 +99,7 @@ async def endorse_verb(
 
 
 @trust.command("revoke")
-@click.argument("node")
+@click.argument("node", shell_complete=nodes_known)
 @verb
 async def revoke_verb(screen: Screen, home: Path, *, node: str) -> None:
     """Shut a device out for good: every node closes its links to it and no longer listens to what it says.

@@ -22,6 +22,7 @@ FOREIGN = (
     MeshError,
     subprocess.SubprocessError,
     psutil.Error,
+    msgspec.MsgspecError,
     httpx2.HTTPError,
     httpx2.InvalidURL,
     trio.TooSlowError,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+import msgspec
 import trio
 
 from meshnode.cli import client
@@ -119,7 +120,7 @@ async def _running(home: Path) -> Snapshot | Finding:
             )
         hint = "Start it with `meshnode up`; then run this again, for a real request."
         return Finding("node", Verdict.WARNING, error.message, hint)
-    except (MeshError, trio.TooSlowError, OSError) as error:
+    except (MeshError, trio.TooSlowError, OSError, msgspec.MsgspecError) as error:
         said = str(error) or f"It does not answer within {CHECK_S:g} seconds."
         return Finding("node", Verdict.FAILED, said, f"See node.log in {os.fspath(home)}, or start it again.")
 
