@@ -9,6 +9,7 @@ import msgspec
 
 from meshnode import __version__
 from meshnode.cli import client
+from meshnode.cli.qr import draw
 from meshnode.cli.render import Screen, duration, milliseconds
 from meshnode.cli.sharing import sharing_line
 from meshnode.cli.verb import verb
@@ -27,12 +28,15 @@ class Invitation(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.option("--expires", default="1d", show_default=True, help="How long it is good for: 30m, 12h, 7d.")
+@click.option("--qr", is_flag=True, help="Draw the ticket as a QR code, too.")
 @verb
-async def invite(screen: Screen, home: Path, expires: str) -> None:
+async def invite(screen: Screen, home: Path, *, expires: str, qr: bool) -> None:
     """Make a ticket with which one more device can join."""
     arguments = InviteArguments(duration_s(expires))
     made = await client.call(home, "invite", msgspec.structs.asdict(arguments), Invitation)
     screen.json(made)
+    if qr:
+        _draw(screen, made.ticket)
     screen.line(f"meshnode join {made.ticket}")
 
 
@@ -64,6 +68,15 @@ async def version(screen: Screen, home: Path) -> None:
     """Print the version."""
     screen.json({"version": __version__, "home": str(home)})
     screen.line(f"meshnode {__version__}")
+
+
+def _draw(screen: Screen, ticket: str) -> None:
+    """The ticket as a code; what is not a terminal gets it without colours."""
+    lines = draw(ticket, colours=screen.columns > 0)
+    screen.drawing(lines)
+    wide = len(draw(ticket, colours=False)[0])
+    if 0 < screen.columns < wide:
+        screen.line(f"The code needs {wide} columns, and this terminal has {screen.columns}: make it wider.")
 
 
 def _status_facts(seen: Snapshot) -> dict[str, str]:

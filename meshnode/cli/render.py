@@ -72,6 +72,16 @@ class Screen:
         if not self.as_json:
             _write(visible(text, keep="\n\t"))
 
+    @property
+    def columns(self) -> int:
+        """How wide the terminal is; 0 where standard output is none."""
+        return self._out.width if self._out.is_terminal else 0
+
+    def drawing(self, lines: Sequence[str]) -> None:
+        """Lines that were made here, with the colours in them; never text from elsewhere."""
+        if not self.as_json:
+            _write("".join(f"{line}\n" for line in lines))
+
     def progress(self, event: Mapping[str, Any]) -> None:
         """How far something is: a bar on a terminal, a line now and then without one."""
         if self.as_json:
