@@ -12,6 +12,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from meshnode.api.chat import Chat
+from meshnode.api.dashboard.admin import STATE, Admin
+from meshnode.api.dashboard.page import FOLDER, Page
 from meshnode.api.doors import Doors
 from meshnode.api.embeddings import Embeddings
 from meshnode.api.errors import http_response, mesh_response
@@ -78,9 +80,14 @@ def _cors(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
 
 
 def _endpoints(doors: Doors) -> Starlette:
-    models, checks = Models(doors), HealthChecks(doors)
+    models, checks, page, admin = Models(doors), HealthChecks(doors), Page(), Admin(doors)
     app = Starlette(
         routes=[
+            Route("/", page.index, methods=["GET"]),
+            Route(f"{FOLDER}{{name}}", page.part, methods=["GET"]),
+            Route(STATE, admin.state, methods=["GET"]),
+            Route("/admin/requests/{id}", admin.decision, methods=["GET"]),
+            Route("/admin/invite", admin.invite, methods=["POST"]),
             Route("/healthz", checks.alive, methods=["GET"]),
             Route("/readyz", checks.ready, methods=["GET"]),
             Route("/metrics", checks.metrics, methods=["GET"]),

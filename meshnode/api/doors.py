@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from meshnode.observe.recent import Recent
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.decision import DecisionView
 from meshnode.serve.readiness import Readiness
@@ -13,6 +14,8 @@ from meshnode.terms import Job, Wish
 
 class Doors(Protocol):
     """The node, seen from the HTTP side."""
+
+    recent: Recent  # the requests that the node has seen lately
 
     def ask(self, job: Job) -> AbstractAsyncContextManager[Running]:
         """Run a job. Entering waits for a place and raises a MeshError; leaving cancels what still runs."""
@@ -36,6 +39,10 @@ class Doors(Protocol):
 
     def explain(self, job: Job) -> DecisionView:
         """The decision that was made for a job, or would be made now, with every reason."""
+        ...
+
+    async def invite(self, expires_s: int) -> str:
+        """A ticket for one more device. Raises NotAllowed where this node may not invite."""
         ...
 
     def new_id(self) -> str:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from meshnode.api.ceiling import least
+from meshnode.api.dashboard.page import is_page
 from meshnode.api.errors import mesh_response
 from meshnode.api.guard import discard_body
 from meshnode.api.visit import visit_of
@@ -73,7 +74,7 @@ class KeyCheck:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass the request on with what it may do, or answer it here."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in OPEN or is_page(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:

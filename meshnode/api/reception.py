@@ -11,6 +11,7 @@ import trio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meshnode.api.dashboard.admin import STATE
 from meshnode.api.doors import Doors
 from meshnode.api.errors import mesh_response
 from meshnode.api.guard import discard_body, draining
@@ -98,8 +99,11 @@ class _Reply:
 
 
 def _note(scope: Scope, visit: Visit, status: int, seconds: float) -> None:
-    """A line in the log: of what was refused or failed, what a key asked for, and what its client named."""
-    told = visit.grant is not None or visit.request_id != visit.job_id
+    """A line in the log: of what was refused or failed, what a key asked for, and what its client named.
+
+    A page that looks each second is no news.
+    """
+    told = (visit.grant is not None and scope["path"] != STATE) or visit.request_id != visit.job_id
     write = _logger.info if told or not 0 < status < ERRORS_FROM else _logger.debug
     write(
         "request",

@@ -86,7 +86,7 @@ class Teller:
 def _words(event: Event) -> tuple[str, ...]:
     match event:
         case {"event": "api", "url": url}:
-            return (f"API                {url}", f"OPENAI_BASE_URL    {url}/v1")
+            return (f"API                {url}", f"Dashboard          {url}/", f"OPENAI_BASE_URL    {url}/v1")
         case {"event": "mesh", "addresses": addresses}:
             return (f"Mesh               {', '.join(addresses)}",)
         case {"event": "ticket", "ticket": ticket}:

@@ -38,6 +38,7 @@ from meshnode.node.views import Facts, Joining, models_of, snapshot_of
 from meshnode.node.visit import Entry, Visitor
 from meshnode.node.weights import Weights
 from meshnode.observe.metrics import Metrics
+from meshnode.observe.recent import Recent
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.observe.trace import tracer
 from meshnode.routing.decision import DecisionView
@@ -106,7 +107,7 @@ class Node:
         self._one_join = trio.Lock()
         self._entry: Entry | None = None
         self._admission = admission = Admission()
-        self.metrics, self._tracer = Metrics(self.snapshot), tracer()
+        self.metrics, self.recent, self._tracer = Metrics(self.snapshot), Recent(), tracer()
         self.cloud = CloudRung(config.cloud, config.home, seams, os.environ)
         self._chooser = self._made_chooser(config)
         self.trust, self.keys = TrustActions(self.present), Keyring(store, seams, config.profiles)
@@ -118,12 +119,9 @@ class Node:
         )
         self.readiness = partial(readiness, self._chooser, admission, self.snapshot)
         self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
+        served = Served(self.metrics, self._tracer, self.recent)
         self._inbound = inbound = Inbound(
-            admission,
-            self.bench,
-            self._chooser.local,
-            identity.node,
-            watch_run=Served(self.metrics, self._tracer),
+            admission, self.bench, self._chooser.local, identity.node, watch_run=served
         )
         self._world = World(
             config,
@@ -177,7 +175,7 @@ class Node:
 
     def run(self, job: Job) -> AbstractAsyncContextManager[Running]:
         """Run a job that is ready made."""
-        return metered(job, self._walk.ask, self.metrics, self._tracer)
+        return metered(job, self._walk.ask, self.metrics, self._tracer, self.recent)
 
     def explain(self, job: Job) -> DecisionView:
         """The decision that was taken for a job, or that `run` would take now, with every reason."""

@@ -35,6 +35,7 @@ from meshnode.models.pull import OnProgress, PullProgress
 from meshnode.models.store import Removed, StoredModel
 from meshnode.node.node import Node
 from meshnode.node.opening import open_node
+from meshnode.observe.recent import Recent
 from meshnode.observe.snapshot import EngineView, ModelView, SharingView, Snapshot
 from meshnode.routing.decision import DecisionView
 from meshnode.serve.readiness import Readiness
@@ -57,10 +58,15 @@ class NodeDoors:
         self.new_id: Callable[[], str] = node.new_id
         self.tenant_tag: Callable[[str], bytes] = node.scopes.tag
         self.wall: Callable[[], float] = node.seams.wall
+        self.recent: Recent = node.recent
 
     def models(self) -> tuple[ModelView, ...]:
         """The models that a request can name now."""
         return self._node.models()
+
+    async def invite(self, expires_s: int) -> str:
+        """A one-use ticket for the next device."""
+        return await self._node.invite(expires_s=expires_s)
 
 
 async def run_node(

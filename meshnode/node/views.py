@@ -83,6 +83,9 @@ def models_of(facts: Facts, view: dict[NodeId, Peer]) -> tuple[ModelView, ...]:
     cards: dict[tuple[str, bytes], ModelCard] = {}
     nodes: dict[tuple[str, bytes], list[str]] = {}
     states = {card.digest: engine.state for engine in facts.bench.engines for card in engine.cards}
+    prices: dict[tuple[str, bytes], list[float]] = {}
+    for ad in (ad for peer in view.values() for ad in peer.models):
+        prices.setdefault((ad.card.name, ad.card.digest), []).append(ad.price_usd)
     own = ((to_text(facts.node), card) for engine in facts.bench.engines for card in engine.cards)
     others = ((to_text(peer.node), ad.card) for peer in view.values() for ad in peer.models)
     for node, card in (*own, *others):
@@ -91,14 +94,25 @@ def models_of(facts: Facts, view: dict[NodeId, Peer]) -> tuple[ModelView, ...]:
         nodes.setdefault(key, []).append(node)
     me = to_text(facts.node)
     on_mesh = tuple(
-        _model_view(card, tuple(nodes[key]), local=me in nodes[key], state=states.get(card.digest))
+        _model_view(
+            card,
+            tuple(nodes[key]),
+            local=me in nodes[key],
+            state=states.get(card.digest),
+            price_usd=min(prices.get(key, [0.0])),
+        )
         for key, card in cards.items()
     )
     return (*on_mesh, *facts.cloud.models())
 
 
 def _model_view(
-    card: ModelCard, nodes: tuple[str, ...], *, local: bool, state: EngineState | None
+    card: ModelCard,
+    nodes: tuple[str, ...],
+    *,
+    local: bool,
+    state: EngineState | None,
+    price_usd: float,
 ) -> ModelView:
     return ModelView(
         name=card.name,
@@ -110,6 +124,7 @@ def _model_view(
         local=local,
         generate_tps=card.generate_tps,
         state=state or EngineState.READY,
+        price_usd=price_usd,
     )
 
 

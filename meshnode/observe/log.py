@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 
 from meshnode.errors import HomeUnusable
+from meshnode.observe.tail import TAIL
 from meshnode.seams import Seams
 
 FIELD_CHARACTERS_MAX = 500
@@ -135,6 +136,7 @@ def _processors(wall: Callable[[], float], *, human: bool) -> list[structlog.typ
         _timestamped(wall, human=human),
         _withheld,
         _bounded,
+        _kept,
         last,
     ]
 
@@ -160,6 +162,11 @@ def _bounded(_logger: Any, _method: str, fields: Fields) -> Fields:
     bounded = {name: plain(fields[name]) for name in kept}
     bounded.update({name: _cut(str(fields[name]), _length(name)) for name in _UNTOUCHED if name in fields})
     return bounded
+
+
+def _kept(_logger: Any, _method: str, fields: Fields) -> Fields:
+    TAIL.keep(fields)
+    return fields
 
 
 def _length(name: str) -> int:

@@ -63,7 +63,8 @@ class PeerView(msgspec.Struct, frozen=True, kw_only=True):
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     """A model on offer. `digest` is hex; `nodes` names who has it; `local` says that this node does.
 
-    `cloud` is the commercial API that has it, which is no node.
+    `cloud` is the commercial API that has it, which is no node. `price_usd` is the least that another node asks for a
+    million answer tokens.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     generate_tps: float = 0.0
     state: str = "ready"
     cloud: str = ""
+    price_usd: float = 0.0
 
 
 class EngineView(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,11 +38,15 @@ class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole decision; `refusal` is the error of a request that nobody may serve."""
+    """The whole decision; `refusal` is the error of a request that nobody may serve.
+
+    `made` tells one that a request has led to from one that would be made now.
+    """
 
     model: str
     candidates: tuple[CandidateView, ...]
     refusal: str = ""
+    made: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,14 @@ class Decision:
         key = key_of(candidate)
         return next((choice for choice in self.choices if key_of(choice.candidate) == key), None)
 
-    def view(self) -> DecisionView:
-        """The decision as plain data."""
+    def view(self, *, made: bool = False) -> DecisionView:
+        """The decision as plain data; `made` says that a request has led to it."""
         chosen = [self._chosen(place, choice) for place, choice in enumerate(self.choices, start=1)]
         return DecisionView(
             model=self.plan.wanted,
             candidates=(*chosen, *map(_rejected, self.plan.rejected)),
             refusal="" if self.choices else self.plan.refusal().message,
+            made=made,
         )
 
     def _chosen(self, place: int, choice: Choice) -> CandidateView:

@@ -119,8 +119,8 @@ class Chooser:
         decision = self._decisions.get(job.id)
         if decision is None:
             plan = self.plan(job, by_lot=False)
-            decision = Decision(plan, plan.choices)
-        return decision.view()
+            return Decision(plan, plan.choices).view()
+        return decision.view(made=True)
 
     def _note(self, candidate: Candidate, reply: Reply | None) -> None:
         """A candidate said how it is, or could not be asked."""

@@ -13,6 +13,7 @@ import trio
 from meshnode.errors import MeshError, as_mesh_error
 from meshnode.observe import log
 from meshnode.observe.metrics import CANCELLED, NO_RUNG, OK, Metrics, rung_of
+from meshnode.observe.recent import Recent
 from meshnode.observe.trace import Tracer
 from meshnode.serve.running import Running
 from meshnode.terms import Answer, Emitted, End, Job, Piece, Usage
@@ -23,10 +24,14 @@ _logger = log.get("serve")
 
 @asynccontextmanager
 async def metered(
-    job: Job, run: Callable[[Job], AbstractAsyncContextManager[Running]], metrics: Metrics, tracer: Tracer
+    job: Job,
+    run: Callable[[Job], AbstractAsyncContextManager[Running]],
+    metrics: Metrics,
+    tracer: Tracer,
+    recent: Recent | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a job, and tell metrics, log and trace of its course; raises what the run does."""
-    tally = Tally(job, metrics, tracer, trio.current_time())
+    """Run a job, and tell metrics, log, trace and `recent` of its course; raises what the run does."""
+    tally = Tally(job, metrics, tracer, recent or Recent(), trio.current_time())
     try:
         async with AsyncExitStack() as stack:
             try:
@@ -43,7 +48,7 @@ async def metered(
 class Tally:
     """What becomes of one request that began at `began` (trio's time). `job` is that request, within its span."""
 
-    def __init__(self, job: Job, metrics: Metrics, tracer: Tracer, began: float) -> None:
+    def __init__(self, job: Job, metrics: Metrics, tracer: Tracer, recent: Recent, began: float) -> None:
         self._span = tracer.begin(
             "meshnode.request",
             job.trace,
@@ -54,6 +59,7 @@ class Tally:
         )
         self.job = msgspec.structs.replace(job, trace=self._span.traceparent)
         self._metrics = metrics
+        self._course = recent.began(job, began)
         self._began = self._last = began
         self._rung, self._outcome, self._served_by = NO_RUNG, CANCELLED, ""
         self._tokens = 0
@@ -64,6 +70,7 @@ class Tally:
         """It has found its place."""
         self._rung, self._served_by = rung_of(answer), answer.served_by
         self._gap = self._metrics.gap.labels(self._rung)
+        self._course.answer = answer
         self._span.note(
             rung=self._rung, served_by=answer.served_by, model=answer.model, attempts=answer.attempts
         )
@@ -76,8 +83,10 @@ class Tally:
             case Piece(ids=ids):
                 self._took_token(now)
                 self._tokens += len(ids) or 1
+                self._course.token(self._tokens, now)
             case End(_, usage):
                 self._outcome, self._tokens = OK, usage.completion_tokens or self._tokens
+                self._course.tokens = self._tokens
                 self._metrics.prompt_tokens.labels(self._rung).inc(usage.prompt_tokens)
                 self._metrics.cached_tokens.labels(self._rung).inc(usage.cached_tokens)
 
@@ -99,6 +108,7 @@ class Tally:
         self._metrics.answer_tokens.labels(self._rung).inc(self._tokens)
         self._span.note(rung=self._rung, answer_tokens=self._tokens)
         self._span.end(self._outcome)
+        self._course.over(self._outcome, now)
         _logger.info(
             "request over",
             request=self.job.id,
@@ -130,8 +140,8 @@ class _Metered(AsyncIterator[Emitted]):
 class Served:
     """Watches the runs for other nodes: each is counted, and is a span under the one that came with its job."""
 
-    def __init__(self, metrics: Metrics, tracer: Tracer) -> None:
-        self._metrics, self._tracer = metrics, tracer
+    def __init__(self, metrics: Metrics, tracer: Tracer, recent: Recent | None = None) -> None:
+        self._metrics, self._tracer, self._recent = metrics, tracer, recent or Recent()
 
     def __call__(self, job: Job, origin: bytes) -> Callable[[str, Usage], None]:
         """A run begins for a node; what this gives is to be told how that ended, and what the engine counted."""
@@ -143,10 +153,12 @@ class Served:
             origin=to_text(NodeId(origin)),
             resumed=len(job.resume),
         )
+        course = self._recent.began(job, trio.current_time(), to_text(NodeId(origin)))
 
         def over(code: str, usage: Usage) -> None:
             self._metrics.note_served(code, usage)
             span.note(prompt_tokens=usage.prompt_tokens, answer_tokens=usage.completion_tokens)
             span.end(self._metrics.outcome(code))
+            course.over(code, trio.current_time(), usage)
 
         return over

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from meshnode.engine.scripted import ScriptedEngine
 from meshnode.observe.metrics import Metrics
+from meshnode.observe.recent import Recent
 from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.routing.decision import CandidateView, DecisionView
 from meshnode.serve.readiness import Readiness
@@ -57,6 +58,8 @@ class FakeDoors:
         self._ids = 0
         self.ready = Readiness(ready=True, by="local")
         self.wishes: list[Wish] = []
+        self.recent = Recent()
+        self.invited: list[int] = []
 
     @asynccontextmanager
     async def ask(self, job: Job) -> AsyncIterator[Running]:
@@ -106,6 +109,10 @@ class FakeDoors:
     def explain(self, job: Job) -> DecisionView:
         one = CandidateView(node="n", model=job.wish.model, quant="Q4", trust="trusted", links=1, place=1)
         return DecisionView(model=job.wish.model, candidates=(one,) * self.candidates)
+
+    async def invite(self, expires_s: int) -> str:
+        self.invited.append(expires_s)
+        return "mesh1" + "abcdef234" * 30
 
     def new_id(self) -> str:
         self._ids += 1

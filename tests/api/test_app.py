@@ -116,7 +116,7 @@ async def test_an_unknown_model_is_404_in_openais_shape(client):
     ("method", "path", "status", "code"),
     [
         ("GET", "/v1/frob", 404, "not_found"),
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/dashboard", 404, "not_found"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models/smollm2:135m", 405, "method_not_allowed"),
         ("OPTIONS", "/v1/chat/completions", 405, "method_not_allowed"),

@@ -302,6 +302,7 @@ def short_node(monkeypatch):
 def test_up_prints_where_everything_is(meshnode, short_node, name):
     shown = meshnode(name, "--engine", "none", "--open", "--bootstrap", "a:1,b:2").stdout
     assert "OPENAI_BASE_URL    http://127.0.0.1:8420/v1" in shown
+    assert "Dashboard          http://127.0.0.1:8420/\n" in shown
     assert "meshnode join mesh1abc" in shown
     assert shown.count("Loading smollm2:135m: 40%") == 1
     assert "Ready to answer with smollm2:135m." in shown

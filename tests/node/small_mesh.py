@@ -61,12 +61,12 @@ class World:
         )
 
     async def line(
-        self, stack: AsyncExitStack, seams: dict[str, Any] | None = None
+        self, stack: AsyncExitStack, seams: dict[str, Any] | None = None, **of_c: Any
     ) -> tuple[Node, Node, Node]:
-        """A founds a mesh, B joins it, C joins through B and has the model: A - B - C."""
+        """A founds a mesh, B joins it, C joins through B and has the model: A - B - C. `of_c` are settings of C."""
         a = await stack.enter_async_context(self.node("a", seams))
         b = await stack.enter_async_context(self.node("b", seams))
-        c = await stack.enter_async_context(self.node("c", seams, engine="scripted"))
+        c = await stack.enter_async_context(self.node("c", seams, engine="scripted", **of_c))
         await b.join(await a.invite())
         await c.join(await a.invite(), via="mem://b")
         await until(a.models)

@@ -8,9 +8,10 @@ import trio
 
 from meshnode.errors import Busy, Interrupted
 from meshnode.observe.metrics import Metrics
+from meshnode.observe.recent import Recent
 from meshnode.observe.snapshot import Snapshot
 from meshnode.observe.trace import tracer
-from meshnode.serve.metered import metered
+from meshnode.serve.metered import Served, metered
 from meshnode.serve.running import Running
 from meshnode.terms import Answer, Emitted, End, FinishReason, Job, Piece, Progress, Usage, Wish
 
@@ -130,3 +131,35 @@ async def test_a_kept_answer_is_not_taken_for_a_fast_engine(metrics: Metrics) ->
     assert value(metrics, "cache_answers_total", kind="exact") == 1
     assert value(metrics, "requests_total", rung="cache", outcome="ok") == 1
     assert value(metrics, "time_to_first_token_seconds_count", rung="local") is None
+
+
+async def test_whoever_looks_sees_a_request_while_it_runs(metrics: Metrics) -> None:
+    recent = Recent()
+    steps = (1.0, Piece(0, (1,), "a"), 0.25, Piece(1, (2, 3), "b"), END)
+    run = metered(JOB, lambda _job: played(steps, answer()), metrics, tracer(), recent)
+    async with run as running:
+        assert recent.views(trio.current_time())[0].state == "waiting"
+        await anext(running.pieces)
+        await anext(running.pieces)
+        (view,) = recent.views(trio.current_time())
+        assert (view.state, view.tokens, view.first_token_ms, view.over) == ("streaming", 3, 1500, False)
+    (view,) = recent.views(trio.current_time())
+    assert (view.state, view.rung, view.over) == ("cancelled", "peer", True)
+
+
+async def test_whoever_looks_sees_why_a_request_came_to_nothing(metrics: Metrics) -> None:
+    recent = Recent()
+    with pytest.raises(Busy):
+        async with metered(JOB, lambda _job: played((), answer(), Busy("full")), metrics, tracer(), recent):
+            pass
+    (view,) = recent.views(trio.current_time())
+    assert (view.state, view.rung, view.took_ms) == ("busy", "", 500)
+
+
+async def test_the_runs_for_others_are_seen_too(metrics: Metrics) -> None:
+    recent = Recent()
+    over = Served(metrics, tracer(), recent)(JOB, bytes(16))
+    assert [view.over for view in recent.views(trio.current_time())] == [False]
+    over("ok", Usage(5, 9))
+    (view,) = recent.views(trio.current_time())
+    assert (view.state, view.tokens, bool(view.origin)) == ("ok", 9, True)
