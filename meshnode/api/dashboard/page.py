@@ -50,7 +50,8 @@ class Page:
 
     def __init__(self) -> None:
         folder = resources.files("meshnode.api.dashboard") / "static"
-        self._files = {one.name: _read(one.name, one.read_bytes()) for one in folder.iterdir()}
+        parts = (one for one in folder.iterdir() if _kind(one.name))
+        self._files = {one.name: _read(one.name, one.read_bytes()) for one in parts}
 
     async def index(self, request: Request) -> Response:
         """The page itself."""
@@ -71,5 +72,9 @@ class Page:
 
 
 def _read(name: str, content: bytes) -> _File:
-    kind = KINDS[name[name.rindex(".") :]]
-    return _File(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return _File(content, _kind(name), f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+def _kind(name: str) -> str:
+    """Its media type; empty for what is no part of the page, such as what an editor leaves behind."""
+    return KINDS.get(name[name.rfind(".") :], "")
