@@ -1,5 +1,9 @@
-"""Writes docs/cli.md from the program itself: `python scripts/gen_cli_docs.py` (`--check` only compares)."""
+"""Writes docs/cli.md and docs/cli-output.schema.json from the program itself.
 
+`python scripts/gen_cli_docs.py` writes, `--check` only compares.
+"""
+
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +11,14 @@ from pathlib import Path
 import click
 
 from meshnode.cli import exits
+from meshnode.cli.outputs import OUTPUTS, schema
 from meshnode.cli.program import program
 from meshnode.cli.verb import ALIASES
 from meshnode.config import every_setting
 from meshnode.errors import every_error
 
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
+SCHEMA = TARGET.with_name("cli-output.schema.json")
 WIDTH = 100
 
 HEAD = """\
@@ -28,7 +34,7 @@ Errors are two lines on standard error, `error: …` and `hint: …`, or `{"erro
 def page() -> str:
     """The whole page."""
     verbs = [_section(name, command) for name, command in _commands(program)]
-    return "\n".join([HEAD, _help("meshnode", program), *verbs, _settings(), _exit_codes()])
+    return "\n".join([HEAD, _help("meshnode", program), *verbs, _outputs(), _settings(), _exit_codes()])
 
 
 def _commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -64,6 +70,35 @@ def _settings() -> str:
     ])  # fmt: skip
 
 
+def _outputs() -> str:
+    """Which lines each verb prints, and what these are."""
+    rows = [
+        f"| `{verb}` | {', '.join(f'`{kind.__name__}`' for kind in kinds)} |"
+        for verb, kinds in OUTPUTS.items()
+    ]
+    kinds = dict.fromkeys(kind for kinds in OUTPUTS.values() for kind in kinds)
+    about = [f"| `{kind.__name__}` | {_meaning(kind)} |" for kind in kinds]
+    return "\n".join([
+        "## JSON output\n",
+        "With `--json` each line is one of these objects; a verb that fails prints `Failed`,",
+        "`{\"error\": {…}}`, last. Their fields are in [cli-output.schema.json](cli-output.schema.json), JSON Schema",
+        "made from the program: `verbs` says what a line of each verb must match. Later versions may add fields.\n",
+        "| verb | lines |",
+        "|---|---|",
+        *rows,
+        "",
+        "| line | meaning |",
+        "|---|---|",
+        *about,
+        "",
+    ])  # fmt: skip
+
+
+def schema_text() -> str:
+    """The schema as its file has it."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def _exit_codes() -> str:
     kinds = every_error()
     rows = [f"| {code} | `{name}` | {_meaning(kinds[name])} |" for name, code in exits.TABLE.items()]
@@ -79,8 +114,10 @@ def _meaning(kind: type) -> str:
 def main() -> int:
     """Write the page, or say whether it is current."""
     if "--check" in sys.argv:
-        return 0 if TARGET.is_file() and TARGET.read_text() == page() else 1
+        pairs = ((TARGET, page()), (SCHEMA, schema_text()))
+        return 0 if all(path.is_file() and path.read_text() == text for path, text in pairs) else 1
     TARGET.write_text(page())
+    SCHEMA.write_text(schema_text())
     return 0
 
 

@@ -37,6 +37,13 @@ class Held(msgspec.Struct, frozen=True):
     others: tuple[Heard, ...]
 
 
+class AuditReport(Report, frozen=True, kw_only=True):
+    """What `audit verify` prints: the report, whether all is `intact`, and the node's public `key` in hex."""
+
+    intact: bool
+    key: str
+
+
 @click.group()
 def audit() -> None:
     """Show where every request went, and that nobody has changed that since."""
@@ -58,7 +65,8 @@ async def verify_verb(screen: Screen, home: Path, *, heads: Path | None) -> None
     with suppress(NotRunning):  # then its neighbours cannot be asked
         heard += (await client.call(home, "audit_heads", {}, Held)).own
     report = await verify_log(home, heard, Seams())
-    screen.json({"intact": report.intact, "key": own_key(home).hex(), **msgspec.to_builtins(report)})
+    told = AuditReport(intact=report.intact, key=own_key(home).hex(), **msgspec.structs.asdict(report))
+    screen.json(told)
     for line in _told(report):
         screen.line(line)
     raise_if_broken(report)

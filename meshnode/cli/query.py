@@ -26,6 +26,19 @@ class Invitation(msgspec.Struct, frozen=True):
     ticket: str
 
 
+class Peers(msgspec.Struct, frozen=True):
+    """What `peers` prints."""
+
+    peers: tuple[PeerView, ...]
+
+
+class Version(msgspec.Struct, frozen=True):
+    """What `version` prints: its version, and the home that it would use."""
+
+    version: str
+    home: str
+
+
 @click.command()
 @click.option("--expires", default="1d", show_default=True, help="How long it is good for: 30m, 12h, 7d.")
 @click.option("--qr", is_flag=True, help="Draw the ticket as a QR code, too.")
@@ -54,7 +67,7 @@ async def status(screen: Screen, home: Path) -> None:
 async def peers(screen: Screen, home: Path) -> None:
     """List the other nodes of the mesh, as this one knows them."""
     seen = await client.status(home)
-    screen.json({"peers": seen.peers})
+    screen.json(Peers(seen.peers))
     if not seen.peers:
         screen.line("No other nodes yet. `meshnode invite` makes a ticket for the next device.")
         return
@@ -66,7 +79,7 @@ async def peers(screen: Screen, home: Path) -> None:
 @verb
 async def version(screen: Screen, home: Path) -> None:
     """Print the version."""
-    screen.json({"version": __version__, "home": str(home)})
+    screen.json(Version(__version__, str(home)))
     screen.line(f"meshnode {__version__}")
 
 

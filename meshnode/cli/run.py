@@ -30,6 +30,19 @@ PROMPT_BYTES_MAX = 1024 * 1024
 Turn = dict[str, str]
 
 
+class AnswerText(msgspec.Struct, frozen=True, tag_field="event", tag="text"):
+    """What `run` prints as the answer comes."""
+
+    text: str
+
+
+class AnswerEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
+    """What `run` prints last: the whole text, and OpenAI's account of the tokens."""
+
+    text: str
+    usage: dict[str, Any]
+
+
 class Delta(msgspec.Struct, frozen=True):
     """What a chunk adds."""
 
@@ -125,9 +138,9 @@ class Talk:
             texts.append(text)
             self._screen.text(text)
             if text:
-                self._screen.json({"event": "text", "text": text})
+                self._screen.json(AnswerText(text))
         if chunk.usage:
-            self._screen.json({"event": "end", "text": "".join(texts), "usage": chunk.usage})
+            self._screen.json(AnswerEnd("".join(texts), chunk.usage))
 
     async def _stream(self, on_chunk: Callable[[Chunk], None]) -> None:
         """One request. Raises NotRunning, Interrupted, or the error that the API gives."""

@@ -15,7 +15,7 @@ from meshnode.cli.verb import verb
 from meshnode.control.endorse import OFFERED, ROLES, EndorseArguments, Endorsed
 from meshnode.control.renew import RenewArguments, Renewed
 from meshnode.control.revoke import RevokeArguments, Revoked
-from meshnode.control.root import export_root, restore_root
+from meshnode.control.root import RootFile, export_root, restore_root
 from meshnode.control.roster import CURRENT, Row
 from meshnode.control.trust import sign_weights, verify_weights
 from meshnode.errors import BadRequest, NotAllowed, NotRunning
@@ -31,6 +31,19 @@ from meshwire.signing import Signer
 MODELS_DIRECTORY = "models"
 SHORT = 8
 FROM_FILE_HELP = "Read the passphrase from the first line of this file instead of asking for it."
+
+
+class Restored(RootFile, frozen=True, kw_only=True):
+    """What `restore-root` prints: the key's file, and whether the node is `running` and an issuer now."""
+
+    running: bool
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """What `sign-weights --out` prints: who signed, in hex, and where the manifest is."""
+
+    signer: str
+    manifest: str
 
 
 @click.group()
@@ -160,7 +173,7 @@ async def restore_verb(screen: Screen, home: Path, *, file: Path, passphrase_fil
     mesh = await _mesh(home)
     restored = await in_thread(lambda: restore_root(home, file, passphrase, mesh))
     running = await _claimed(home)
-    screen.json({**msgspec.to_builtins(restored), "running": running})
+    screen.json(Restored(**msgspec.structs.asdict(restored), running=running))
     screen.line(f"This device has the root key of mesh {restored.mesh}.")
     screen.line("The node is an issuer now." if running else "A node that starts from here is an issuer.")
 
@@ -197,7 +210,7 @@ async def sign_verb(screen: Screen, home: Path, *, model: str, key: str, out: Pa
             screen.line(line)
         return
     await in_thread(lambda: _write(out, content))
-    screen.json({"signer": manifest.signer, "manifest": str(out)})
+    screen.json(Signed(manifest.signer, str(out)))
     screen.line(f"{manifest.files[0].name} is signed by {manifest.signer}: {out}")
 
 

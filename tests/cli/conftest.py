@@ -1,13 +1,32 @@
 """A running node to ask, and the program to ask it with."""
 
+import json
 import os
 
+import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from meshnode.cli.program import program
+from meshnode.cli.render import Screen
 from tests.api.fakes import FakeDoors
 from tests.cli.fake_node import FakeNode
+from tests.cli.published import validator
+
+
+@pytest.fixture(autouse=True)
+def documented(monkeypatch):
+    """Every line of JSON that a verb prints in these tests is held against the published schema."""
+    write = Screen.json
+
+    def checked(screen, data):
+        if screen.as_json:
+            _program, _, verb = click.get_current_context().command_path.partition(" ")
+            validator(verb).validate(json.loads(msgspec.json.encode(data)))
+        write(screen, data)
+
+    monkeypatch.setattr(Screen, "json", checked)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 
 from meshnode.cli import client, complete
 from meshnode.cli.complete import SHELLS, models_here, models_offered, nodes_known
-from meshnode.cli.program import program
 from meshnode.errors import NotRunning
 from meshnode.models.store import ModelStore
 from meshnode.observe.snapshot import ModelView, PeerView
@@ -20,7 +19,7 @@ from tests.cli.fake_node import SNAPSHOT, lines_of
 
 
 def offered(complete, home, begun=""):
-    context = click.Context(program)
+    context = click.Context(click.Command("any"))
     context.params["home"] = home
     return [item.value for item in complete(context, None, begun)]
 

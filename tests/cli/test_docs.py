@@ -11,3 +11,4 @@ def test_the_page_is_current():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.TARGET.read_text() == module.page(), "run python scripts/gen_cli_docs.py"
+    assert module.SCHEMA.read_text() == module.schema_text(), "run python scripts/gen_cli_docs.py"

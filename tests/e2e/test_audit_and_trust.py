@@ -12,6 +12,7 @@ import trio
 
 from meshnode.cli import exits
 from meshnode.testing.processes import NodeProcess, node_process
+from tests.cli.published import validator, verb_of
 from tests.e2e.world import HANG_S, has_model, join, surroundings
 
 BODY = {
@@ -45,7 +46,10 @@ async def meshnode(home: Path, *words: str, code: int = 0) -> list[dict[str, Any
         command, capture_stdout=True, capture_stderr=True, check=False, env=surroundings()
     )
     assert ran.returncode == code, ran.stdout.decode() + ran.stderr.decode()
-    return [json.loads(line) for line in ran.stdout.splitlines()]
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    for line in lines:
+        validator(verb_of(words)).validate(line)
+    return lines
 
 
 async def asked(node: NodeProcess, status: int = 200, **mesh: Any) -> httpx2.Headers:
