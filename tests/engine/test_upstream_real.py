@@ -217,7 +217,7 @@ async def test_another_node_is_served_through_the_one_in_front(model_file, tmp_p
 
 
 def test_the_servers_packages_stay_out_of_this_environment():
-    assert Path(servers.PACKAGES) not in [Path(path) for path in sys.path]
+    assert servers.fetched(servers.REQUIREMENTS) not in [Path(path) for path in sys.path]
     assert "xllamacpp" not in sys.modules
 
 
