@@ -255,3 +255,29 @@ async def test_a_bug_in_a_check_is_not_hidden(bug):
 
     with pytest.raises((ZeroDivisionError, ExceptionGroup)):
         await examine("it", check)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_api_that_wants_a_key_says_where_to_put_it(node, meshnode):
+    node.doors.refusal = errors.KeyRefused("There is no key.")
+    asked = found(meshnode("doctor", "--json", code=51))["request"]
+    assert (asked["detail"], "MESHNODE_API_KEY" in asked["hint"]) == ("There is no key.", True)
+    assert len(node.doors.jobs) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_answer_that_does_not_come_is_waited_for_in_bounds(node, meshnode, monkeypatch):
+    monkeypatch.setattr(running, "REQUEST_S", 0.3)
+    node.doors.place_s = 600
+    asked = found(meshnode("doctor", "--json", code=51))["request"]
+    assert "no answer within 0.3 seconds" in asked["detail"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_api_that_is_gone_is_a_finding(node, meshnode):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        node.snapshot = msgspec.structs.replace(node.snapshot, api_url=url)
+        checks = found(meshnode("doctor", "--json", code=51))
+    assert [checks[name]["verdict"] for name in ("API", "request")] == ["failed", "failed"]
