@@ -17,7 +17,7 @@ from meshnode.api.dashboard.page import FOLDER, Page
 from meshnode.api.doors import Doors
 from meshnode.api.embeddings import Embeddings
 from meshnode.api.errors import http_response, mesh_response
-from meshnode.api.guard import Guard
+from meshnode.api.guard import Guard, discard_body
 from meshnode.api.health import HealthChecks
 from meshnode.api.keys import KeyCheck, Keys
 from meshnode.api.models import Models
@@ -27,6 +27,7 @@ from meshnode.api.traffic import Traffic
 from meshnode.errors import MeshError
 from meshnode.observe import log
 
+UNREAD = (404, 405)  # what no endpoint has looked at, its body included
 CORS_METHODS = ("GET", "POST")
 CORS_MAX_AGE_S = 600
 CORS_EXPOSED = (
@@ -107,8 +108,12 @@ def _endpoints(doors: Doors) -> Starlette:
     return app
 
 
-async def _on_http_error(_request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if (
+        error.status_code in UNREAD
+    ):  # else the connection would end with the answer, to the next request's surprise
+        await discard_body(request.receive)
     return http_response(error)
 
 

@@ -8,6 +8,9 @@ codes. No exception is recorded on one, since its message may quote a request.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 TEXT_CHARACTERS_MAX = 128
+_SILENT: ContextVar[bool] = ContextVar("untraced", default=False)
 Value = str | int | float | bool
 
 
@@ -57,11 +61,21 @@ class Tracer(Protocol):
 
 def tracer() -> Tracer:
     """The tracer of this process: whatever provider the program sets, before or after."""
-    if not available():
+    if _SILENT.get() or not available():
         return _Silent()
     from opentelemetry import trace
 
     return _Otel(trace.get_tracer("meshnode"))
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Nodes that are made meanwhile make no spans: the ids of these come from no seed, and travel in jobs."""
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
 
 
 def available() -> bool:

@@ -22,6 +22,7 @@ import trio
 from meshnode.net.alarm import CallAt
 from meshnode.net.memory import MemoryNetwork
 from meshnode.node import Node
+from meshnode.observe.trace import untraced
 from meshnode.seams import Seams, inline
 from meshnode.testing.clock import VirtualClock, run_virtual
 from meshnode.testing.hosts import Host
@@ -298,7 +299,7 @@ def simulate(
             simulation.explain(error)
             raise
 
-    with tempfile.TemporaryDirectory(prefix="meshnode-sim-") as root, ExitStack() as logs:
+    with tempfile.TemporaryDirectory(prefix="meshnode-sim-") as root, ExitStack() as logs, untraced():
         return run_virtual(seed, run)
 
 

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from meshnode.observe.trace import TEXT_CHARACTERS_MAX, available, parsed, tracer
+from meshnode.observe.trace import TEXT_CHARACTERS_MAX, available, parsed, tracer, untraced
 from tests.spans import exported, named, parent_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -117,3 +117,12 @@ print(span.records, span.traceparent, tracer().begin("meshnode.request").tracepa
 def test_without_a_provider_a_traceparent_is_only_handed_on() -> None:
     done = subprocess.run([sys.executable, "-c", API_ALONE], capture_output=True, text=True, check=False)
     assert done.stdout == f"False {PARENT} True\n", done.stderr
+
+
+def test_what_is_simulated_makes_no_spans_whose_ids_no_seed_gives() -> None:
+    with exported() as exporter:
+        with untraced():
+            tracer().begin("meshnode.request").end()
+        assert not exporter.get_finished_spans()
+        tracer().begin("meshnode.request").end()
+        assert len(exporter.get_finished_spans()) == 1
