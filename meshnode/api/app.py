@@ -27,7 +27,7 @@ from meshnode.api.traffic import Traffic
 from meshnode.errors import MeshError
 from meshnode.observe import log
 
-UNREAD = (404, 405)  # what no endpoint has looked at, its body included
+UNREAD = (404, 405)  # no endpoint has read the body, and with one unread the connection would end
 CORS_METHODS = ("GET", "POST")
 CORS_MAX_AGE_S = 600
 CORS_EXPOSED = (
@@ -110,9 +110,7 @@ def _endpoints(doors: Doors) -> Starlette:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if (
-        error.status_code in UNREAD
-    ):  # else the connection would end with the answer, to the next request's surprise
+    if error.status_code in UNREAD:
         await discard_body(request.receive)
     return http_response(error)
 

@@ -1,10 +1,10 @@
-"""A QR code made of half blocks, two rows a line. It knows no terminal but the colours that one obeys."""
+"""A QR code drawn with half blocks, two rows a line. It knows no terminal but the colours that one obeys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshnode.errors import BadRequest
+from meshnode.qr import modules
 
 BORDER = 4  # modules of quiet around the code, as the standard wants
 BLOCKS = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
@@ -23,13 +23,7 @@ def draw(text: str, *, colours: bool) -> list[str]:
 
 def _light(text: str) -> list[list[bool]]:
     """The modules row by row, with their border; True is light."""
-    import segno  # late: no other verb needs it
-
-    try:
-        code = segno.make_qr(text, error="l", boost_error=False)
-    except segno.DataOverflowError as error:
-        raise BadRequest(f"No QR code is large enough for {len(text)} characters.") from error
-    return [[not module for module in row] for row in code.matrix_iter(border=BORDER)]
+    return [[not dark for dark in row] for row in modules(text, border=BORDER)]
 
 
 def _pairs(rows: Sequence[Sequence[bool]]) -> list[tuple[Sequence[bool], Sequence[bool]]]:

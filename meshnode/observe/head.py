@@ -5,13 +5,10 @@ It knows bytes, not what they mean. A place holds a check sum, a count that says
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 
-from meshnode.errors import HomeUnusable
-from meshnode.observe.opened import Opened
+from meshnode.observe.opened import Opened, translated
 
 FILE = "audit.head"
 PLACE_BYTES = 4096  # a page each: what is torn in one leaves the other as it was
@@ -29,7 +26,7 @@ class HeadFile:
 
     def load(self) -> bytes | None:
         """The newest head that is whole; None without a file, and nothing at all if none is whole."""
-        with _translated(self._file.path):
+        with translated(self._file.path):
             if not self._file.path.is_file():
                 return None
             with self._file.path.open("rb") as file:
@@ -43,7 +40,7 @@ class HeadFile:
             self.load()
         self._count = (self._count or 0) + 1
         raw = _FRONT.pack(self._count, len(head)) + head
-        with _translated(self._file.path):
+        with translated(self._file.path):
             os.pwrite(self._file.descriptor(), _sum(raw) + raw, PLACE_BYTES * (self._count % PLACES))
             if sync:
                 os.fsync(self._file.descriptor())
@@ -65,14 +62,3 @@ def _read(place: bytes) -> tuple[int, bytes]:
 
 def _sum(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()[:SUM_BYTES]
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise HomeUnusable(
-            f"The head of the audit log, {path}, cannot be used: {error.strerror or error}.",
-            hint="Is the disk full, or the directory not yours? No request leaves this node without its line.",
-        ) from error

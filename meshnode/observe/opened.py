@@ -1,9 +1,12 @@
-"""A file that stays open from one write to the next: to open it takes as long as a small write."""
+"""The audit log's files: kept open, as opening takes as long as a small write; their errors in words."""
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from meshnode.errors import HomeUnusable
 
 
 class Opened:
@@ -32,3 +35,15 @@ class Opened:
         """Close it until it is used again; nobody else may be using it."""
         self._descriptor = None
         self._closing()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """What goes wrong with this file or folder comes out as HomeUnusable."""
+    try:
+        yield
+    except OSError as error:
+        raise HomeUnusable(
+            f"The audit log {path} cannot be used: {error.strerror or error}.",
+            hint="Is the disk full, or the directory not yours? No request leaves this node without its line.",
+        ) from error

@@ -6,13 +6,11 @@ return from is there whole, in part, or not at all, and only ever at the end of 
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshnode.errors import HomeUnusable
-from meshnode.observe.opened import Opened
+from meshnode.observe.opened import Opened, translated
 
 FOLDER = "audit"
 NAME = re.compile(r"audit-(\d{16})\.jsonl")
@@ -40,7 +38,7 @@ class Segments:
 
     def all(self) -> list[Segment]:
         """The files there are, the oldest first."""
-        with _translated(self.folder):
+        with translated(self.folder):
             if not self.folder.is_dir():
                 return []
             found = ((path, NAME.fullmatch(path.name)) for path in self.folder.iterdir())
@@ -50,7 +48,7 @@ class Segments:
 
     def read(self, segment: Segment) -> bytes:
         """All of a file."""
-        with _translated(segment.path):
+        with translated(segment.path):
             return segment.path.read_bytes()
 
     def append(self, first: int, lines: bytes) -> bool:
@@ -58,7 +56,7 @@ class Segments:
 
         Returns whether they began a new file.
         """
-        with _translated(self.folder):
+        with translated(self.folder):
             last = self._last_file()
             fits = last is not None and last.size() + len(lines) <= self.segment_bytes
             if last is None or not fits:
@@ -77,7 +75,7 @@ class Segments:
 
     def cut(self, segment: Segment, size: int) -> None:
         """Leave only so many bytes of a file, and nothing of it if that is none."""
-        with _translated(segment.path):
+        with translated(segment.path):
             if size == 0:
                 segment.path.unlink()
                 _sync_folder(self.folder)
@@ -93,14 +91,14 @@ class Segments:
 
     def remove(self, segments: list[Segment]) -> None:
         """Delete files."""
-        with _translated(self.folder):
+        with translated(self.folder):
             for segment in segments:
                 segment.path.unlink(missing_ok=True)
             _sync_folder(self.folder)
 
     def set_aside(self, name: str) -> Path:
         """Move all files into a folder beside, for people to look at; the oldest such folders go."""
-        with _translated(self.folder):
+        with translated(self.folder):
             kept = sorted(path for path in self.folder.glob("damaged-*") if path.is_dir())
             for old in kept[: max(0, len(kept) - SET_ASIDE_MAX + 1)]:
                 for path in old.iterdir():
@@ -137,14 +135,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise HomeUnusable(
-            f"The audit log {path} cannot be used: {error.strerror or error}.",
-            hint="Is the disk full, or the directory not yours? No request leaves this node without its line.",
-        ) from error

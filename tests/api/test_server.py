@@ -186,6 +186,30 @@ async def test_a_body_that_nobody_reads_does_not_keep_its_connection():
         await stream.aclose()
 
 
+@pytest.mark.parametrize(("path", "status"), [(b"/v1/frob", b"404"), (b"/healthz", b"405")])
+async def test_a_refused_path_leaves_the_connection_to_the_next_request(path, status):
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\ncontent-length: 5\r\n\r\n"
+    async with serving(FakeDoors()) as url, await connect(url) as stream:
+        await stream.send_all(head)
+        with trio.move_on_after(0.2):  # whoever answers without the body has done so by then
+            assert await stream.receive_some(65536) == b""
+        await stream.send_all(b"hello")
+        with trio.fail_after(3):
+            assert (await until(stream, b"}}")).startswith(b"HTTP/1.1 " + status)
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await until(stream, b"}")).startswith(b"HTTP/1.1 200")
+
+
+async def until(stream, end):
+    """What comes, up to these bytes; an error if the connection ends before."""
+    came = b""
+    while not came.endswith(end):
+        data = await stream.receive_some(65536)
+        assert data, came
+        came += data
+    return came
+
+
 async def all_closed(url):
     """The server still answers, and within a moment."""
     with trio.fail_after(2):

@@ -11,6 +11,7 @@ from meshnode.errors import MeshError, Unreachable
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation, simulate
 from meshwire.limits import DEAD_LINK_S
+from tests.spans import exported
 
 QUIET: dict[str, Any] = {"discover": False}
 
@@ -223,6 +224,16 @@ def test_starting_and_stopping_in_the_wrong_order_is_refused() -> None:
             simulation.set_disk("a", None)
 
     simulate(12, play)
+
+
+def test_a_trace_is_the_same_where_the_process_makes_spans() -> None:
+    async def play(simulation: Simulation) -> str:
+        a, _ = await pair(simulation)
+        simulation.note(await tokens(a, 2))
+        return simulation.digest
+
+    with exported():
+        assert simulate(3, play) == simulate(3, play)
 
 
 def test_twenty_seeds_twice_each_have_the_same_digests() -> None:

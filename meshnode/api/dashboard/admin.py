@@ -16,13 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from meshnode.api.dashboard.qr import rows_of
 from meshnode.api.doors import Doors
 from meshnode.api.guard import LOOPBACK_HOSTS, read_json_body
 from meshnode.errors import BadRequest
 from meshnode.observe.recent import RequestView
 from meshnode.observe.snapshot import Snapshot
 from meshnode.observe.tail import TAIL, LogLine
+from meshnode.qr import modules
 from meshnode.terms import Job
 
 STATE = "/admin/state"
@@ -92,7 +92,7 @@ class Admin:
         except msgspec.MsgspecError as error:
             raise BadRequest(f"That is no invitation: {error}.", param="expires_s") from error
         ticket = await self._doors.invite(body.expires_s)
-        return _json(Invitation(ticket, body.expires_s, rows_of(ticket)))
+        return _json(Invitation(ticket, body.expires_s, _rows(ticket)))
 
 
 def check_own_page(request: Request) -> None:
@@ -129,6 +129,10 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX):
         raise BadRequest("`after` is the number of a line.", param="after")
     return int(text)
+
+
+def _rows(text: str) -> tuple[str, ...]:
+    return tuple("".join("1" if dark else "0" for dark in row) for row in modules(text))
 
 
 def _json(content: msgspec.Struct) -> Response:
