@@ -120,6 +120,10 @@ class Config(Serving, frozen=True, kw_only=True):
     context: Annotated[
         int, Meta(ge=0, le=1 << 24, description="The engine's context in tokens; 0 chooses by the model.")
     ] = 0
+    slot_context: Annotated[
+        int,
+        Meta(ge=0, le=1 << 24, description="Tokens of context for each slot alone; 0: all share `context`."),
+    ] = 0
     discover: Annotated[
         bool, Meta(description="Connect to nodes heard of through others, not only to those named.")
     ] = True

@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "threads": int,
     "slots": int,
     "context": int,
+    "slot_context": int,
     "bootstrap": str,
     "advertise": str,
     "upstream": str,

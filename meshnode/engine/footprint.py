@@ -44,13 +44,16 @@ def shelf_bytes(shape: Shape, *, context: int) -> int:
     return context * _cell_bytes(shape)
 
 
-def fitting_context(shape: Shape, *, slots: int, budget_bytes: int, wanted: int = 0) -> int:
+def fitting_context(
+    shape: Shape, *, slots: int, budget_bytes: int, wanted: int = 0, divided: bool = False
+) -> int:
     """The context to open a model with, in tokens; 0 when it does not fit into the budget at all.
 
     A `wanted` one is taken as it is, up to what the model was trained for, or not at all; 0 gives the most
-    that is trained for, that fits, and that is sensible.
+    that is trained for, that fits, and that is sensible. In a `divided` one that holds for each slot's part.
     """
-    most = min(wanted or CONTEXT_AUTO_MAX, shape.trained_context or CONTEXT_AUTO_MAX)
+    trained = (shape.trained_context or CONTEXT_AUTO_MAX) * (slots if divided else 1)
+    most = min(wanted or CONTEXT_AUTO_MAX, trained)
     if footprint_bytes(shape, context=most, slots=slots) <= budget_bytes:
         return most
     if wanted:

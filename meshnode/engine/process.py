@@ -7,16 +7,17 @@ models need the memory more there is no process at all, and the next run brings 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
-import msgspec
 import trio
 
 from meshnode.engine.base import EngineState, Load
 from meshnode.engine.budget import MemoryBudget, too_large
 from meshnode.engine.card import build_card, refreshed
 from meshnode.engine.child import WORKER_COMMAND, start_child
-from meshnode.engine.footprint import Shape, fitting_context, footprint_bytes, shelf_bytes
+from meshnode.engine.footprint import fitting_context, footprint_bytes, shelf_bytes
 from meshnode.engine.life import CRASHED, Ending, Life
+from meshnode.engine.model_file import ModelFile
 from meshnode.engine.runs import Run, Runs
 from meshnode.engine.sandbox import MODEL_INSIDE, Launch, Sandbox
 from meshnode.engine.worker.frames import Cancel, Confined, Loading, Measured, Open, Ready
@@ -24,7 +25,6 @@ from meshnode.engine.worker.frames import Run as RunCommand
 from meshnode.errors import Busy, EngineFailed, MeshError, ModelNotFound
 from meshnode.observe import log
 from meshnode.terms import Emitted, Job, ModelCard, Posture, Recheck, Redrawn
-from meshnode.trust.weights import Statement
 
 QUEUE_RUNS = 64  # that may wait beside those in slots
 STALL_S = 30.0  # without a sign of life while there is work
@@ -41,27 +41,14 @@ ILLEGAL_INSTRUCTION = "it was ended by SIGILL"  # llama.cpp was built for anothe
 _log = log.get("engine")
 
 
-class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified model file: its path, the SHA-256 it was verified against, and its `family:size` name.
-
-    `shape` is what its size in memory follows from; without one it is taken to need none. `statement` says
-    who signed it, and holds.
-    """
-
-    path: str
-    digest: bytes
-    name: str = ""
-    shape: Shape = Shape(0, 0, 0)
-    statement: Statement | None = None
-
-
 class LlamaEngine:
     """An Engine over a worker process.
 
-    `thread_count` 0 follows the machine's load; `context` 0 is the most that is sensible. `budget` is the
-    memory that it shares with other engines, `sandbox` what its workers are put into, the strongest there is
-    by default; `verify` raises ModelFileInvalid when a file is not what it was. `command` starts a worker and
-    `stall_s` is how long one may be silent over its work: both are there for tests.
+    `thread_count` 0 follows the machine's load; `context` 0 is the most that is sensible, and all slots share it
+    unless each has a `slot_context` of its own. `budget` is the memory that it shares with other engines, `sandbox`
+    what its workers are put into, the strongest there is by default; `verify` raises ModelFileInvalid when a file
+    is not what it was. `command` starts a worker and `stall_s` is how long one may be silent over its work: both
+    are there for tests.
     """
 
     def __init__(
@@ -70,6 +57,7 @@ class LlamaEngine:
         *,
         slots: int = 8,
         context: int = 0,
+        slot_context: int = 0,
         thread_count: int = 0,
         budget: MemoryBudget | None = None,
         sandbox: Sandbox | None = None,
@@ -79,7 +67,8 @@ class LlamaEngine:
     ) -> None:
         self._model = model
         self._changed = trio.Event()
-        self._slots, self._context, self._threads = slots, context, thread_count
+        self._slots, self._threads = slots, thread_count
+        self._context, self._divided = slots * slot_context or context, slot_context > 0
         self._budget = budget or MemoryBudget(1 << 62)  # as good as unbounded
         self._sandbox = sandbox or Sandbox()
         self._verify = verify
@@ -260,9 +249,8 @@ class LlamaEngine:
     async def _supervise(self, model: ModelFile) -> None:
         """Bring the model into memory whenever it is wanted, until that turns out to be vain."""
         total_bytes = self._budget.total_bytes
-        context = fitting_context(
-            model.shape, slots=self._slots, budget_bytes=total_bytes, wanted=self._context
-        )
+        fits = partial(fitting_context, model.shape, slots=self._slots, divided=self._divided)
+        context = fits(budget_bytes=total_bytes, wanted=self._context)
         need_bytes = footprint_bytes(model.shape, context=context or self._context, slots=self._slots)
         if not context:
             self.give_up(str(too_large(need_bytes, total_bytes)))
@@ -344,7 +332,8 @@ class LlamaEngine:
                 )
                 threads = await self._life.first_threads()
                 shelf = shelf_bytes(model.shape, context=context)
-                child.send(Open(launch.model, self._slots, context, threads, launch.wall, shelf, self._plain))
+                how = (launch.wall, shelf, self._plain, self._divided)
+                child.send(Open(launch.model, self._slots, context, threads, *how))
                 ending = await self._life.run()
                 ending.how = ending.how or await child.last_words()
                 ending.began = ending.began or child.killed  # whoever did that, it was not the sandbox

@@ -15,7 +15,8 @@ from meshnode.config import Config, every_upstream
 from meshnode.engine.base import Engine, EngineState
 from meshnode.engine.budget import FREE_SHARE, MemoryBudget
 from meshnode.engine.footprint import Shape
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.engine.sandbox import Sandbox
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
 from meshnode.engine.upstream.engine import UpstreamEngine
@@ -138,6 +139,7 @@ class Engines:
         engine = LlamaEngine(
             slots=config.slots,
             context=config.context,
+            slot_context=config.slot_context,
             thread_count=config.threads,
             budget=self._budget,
             sandbox=self._sandbox,

@@ -6,7 +6,8 @@ from pathlib import Path
 import trio
 
 from meshnode.engine.base import EngineState
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.routing.spotchecks import PLACES
 from meshnode.terms import Job, Piece, Recheck, Sampling, Turn, Wish
 

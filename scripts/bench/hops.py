@@ -18,7 +18,8 @@ import shape
 import trio
 
 from meshnode.engine.base import EngineState
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.models.pull import pull
 from meshnode.models.store import ModelStore
 from meshnode.seams import in_thread

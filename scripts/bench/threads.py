@@ -23,7 +23,8 @@ import trio
 
 from meshnode.engine import threads
 from meshnode.engine.base import EngineState
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.observe import log
 from meshnode.terms import Job, Piece, Sampling, Turn, Wish
 

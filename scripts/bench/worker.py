@@ -29,7 +29,7 @@ from streams import ask_all  # noqa: E402
 from meshnode.testing.processes import node_process  # noqa: E402
 
 MODEL = "smollm2:135m"
-OURS = "meshnode"
+OURS, SHARING = "meshnode", "meshnode, sharing"  # each slot with its own part of the context; as it comes
 WIDTHS = (1, 4, 8, 16)
 FIRST_TOKEN_WIDTH = 8
 THREADS, CONTEXT, SLOTS = 2, 8192, 16
@@ -106,11 +106,12 @@ async def measure_servers(setup: Setup, names: Sequence[str], rounds: int, token
     """Every server up at once, and asked in turn."""
     with tempfile.TemporaryDirectory(prefix="meshnode-bench-") as home:
         async with AsyncExitStack() as stack:
-            options = ("--threads", str(setup.threads), "--context", str(setup.context))
-            options += ("--slots", str(setup.slots), "--model", MODEL)
-            node = await stack.enter_async_context(node_process(Path(home), options))
-            await node.until_ready()
-            urls = {OURS: await node.api_url()}
+            urls = {}
+            for name, context in contexts(setup).items():
+                options = ("--threads", str(setup.threads), "--slots", str(setup.slots), "--model", MODEL)
+                node = await stack.enter_async_context(node_process(Path(home) / name, (*options, *context)))
+                await node.until_ready()
+                urls[name] = await node.api_url()
             for name in names:
                 urls[name] = await trio.to_thread.run_sync(stack.enter_context, rival(name, setup))
             servers = Servers(urls, Meter(setup.model), tokens)
@@ -118,6 +119,14 @@ async def measure_servers(setup: Setup, names: Sequence[str], rounds: int, token
                 await servers.round(number, counts=number > 0)
                 print(f"round {number} of {rounds}", file=sys.stderr)
     return servers
+
+
+def contexts(setup: Setup) -> dict[str, tuple[str, str]]:
+    """Our nodes, and what each is told of the context: how much each slot has, as it is in xllamacpp, or all."""
+    return {
+        OURS: ("--slot-context", str(setup.context // setup.slots)),
+        SHARING: ("--context", str(setup.context)),
+    }
 
 
 def measure_pipes(setup: Setup, rounds: int, tokens: int) -> tuple[Figures, Figures]:
@@ -141,7 +150,7 @@ def measure_pipes(setup: Setup, rounds: int, tokens: int) -> tuple[Figures, Figu
 
 
 def server_rows(servers: Servers, names: Sequence[str]) -> list[Row]:
-    """Ours against each rival; the bound is on the best of them."""
+    """Ours against each rival, the best of which has the bound; and against ours with a context that all share."""
     rows = []
     for width in WIDTHS:
         label = f"{width} stream{'s' if width > 1 else ''}"
@@ -154,7 +163,7 @@ def server_rows(servers: Servers, names: Sequence[str]) -> list[Row]:
 def _against(
     label: str, unit: str, figures: Figures, width: int, names: Sequence[str], *, best, bound: str
 ) -> list[Row]:
-    medians = {name: statistics.median(figures[name, width]) for name in (OURS, *names)}
+    medians = {name: statistics.median(figures[name, width]) for name in (OURS, *names, SHARING)}
     winner = best(names, key=medians.__getitem__)
     return [
         Row(
@@ -166,7 +175,7 @@ def _against(
             bound if name == winner else "",
             paired(figures[OURS, width], figures[name, width]),
         )
-        for name in names
+        for name in (*names, SHARING)
     ]
 
 

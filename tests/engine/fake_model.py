@@ -21,7 +21,7 @@ class FakeModel:
     """Prompts are numbers in words. A cell is [token]; sequences that share one hold the same list."""
 
     vocabulary = 1000
-    whole_only = False
+    whole_only = divided = False
 
     def __init__(self, *, cells=1000, context=1000, slots=4, idle=4):
         self.cells, self.context, self.slots = cells, context, slots
@@ -76,6 +76,7 @@ class FakeModel:
         assert not self.whole_only
         assert not self.cache[target]
         self.cache[target] = self.cache[source][:length]
+        return True
 
     def continues_at(self, place, length):
         return length <= len(self.cache[place]) - self.window if self.window else True

@@ -19,7 +19,8 @@ import trio
 
 from meshnode.engine import process
 from meshnode.engine.base import EngineState
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.errors import Busy, EngineCrashed
 from meshnode.terms import End, FinishReason, Job, Piece, Sampling, Turn, Wish
 

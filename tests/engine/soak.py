@@ -1,4 +1,4 @@
-"""Thousands of random runs through one worker over its pipe: `python tests/engine/soak.py 10000`.
+"""Thousands of random runs through one worker over its pipe: `python tests/engine/soak.py 10000 [divided]`.
 
 Lengths, seeds, scopes, stop strings, schemas, resumed answers, vectors, requests that cannot be, and cancels at
 any moment. All of it is drawn from one seed; only when things happen is not. It knows the worker's frames, and
@@ -79,8 +79,9 @@ class Life:
 class Soak:
     """One worker, and everything that was asked of it."""
 
-    def __init__(self, runs, seed=1):
+    def __init__(self, runs, seed=1, *, divided=False):
         self.runs = runs
+        self.divided = divided
         self.random = random.Random(seed)
         self.lives = {}
         self.finished = []
@@ -93,7 +94,8 @@ class Soak:
         launch = Sandbox("none").launch(WORKER_COMMAND, str(path))
         async with start_child(launch) as child, trio.open_nursery() as nursery:
             self._child = child
-            child.send(Open(launch.model, SLOTS, CONTEXT, 1, launch.wall, SHELF_BYTES))
+            how = (launch.wall, SHELF_BYTES, False, self.divided)
+            child.send(Open(launch.model, SLOTS, CONTEXT, 1, *how))
             nursery.start_soon(self._listen)
             await self._until(lambda: self.ready)
             await self._ask_all()
@@ -257,7 +259,7 @@ def main(arguments):
     runs = int(arguments[0]) if arguments else 300
     command = [sys.executable, "-m", "meshnode.models"]
     path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    soak = Soak(runs)
+    soak = Soak(runs, divided="divided" in arguments)
     trio.run(soak.play, path)
     faults = list(soak.faults())
     grown = soak.rss[runs] - soak.rss.get(WARM_RUNS, soak.rss[runs])

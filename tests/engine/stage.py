@@ -69,8 +69,15 @@ class Stage:
 class RealStage(Stage):
     """A stage with a real model in this process; answers are greedy unless told otherwise."""
 
-    def __init__(self, path, *, slots=4, context=2048, shelf_bytes=64 << 20):
-        model = Model(str(path), slots=slots, context=context, threads=1, on_progress=lambda _done: None)
+    def __init__(self, path, *, slots=4, context=2048, shelf_bytes=64 << 20, divided=False):
+        model = Model(
+            str(path),
+            slots=slots,
+            context=context,
+            threads=1,
+            on_progress=lambda _done: None,
+            divided=divided,
+        )
         template = template_of(model)
         super().__init__(model, template, embedder=Embedder(model), shelf_bytes=shelf_bytes)
         self.computed = 0

@@ -6,7 +6,8 @@ import trio
 
 from meshnode.engine.base import EngineState
 from meshnode.engine.footprint import CONTEXT_AUTO_MAX, Shape, fitting_context, footprint_bytes, shelf_bytes
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.engine.processor import has_amx
 from meshnode.models.gguf import read_header
 from meshnode.node.engines import shape_of
@@ -33,6 +34,12 @@ def test_more_context_takes_what_its_cells_take():
 )
 def test_the_context_is_what_is_wanted_trained_for_and_fits(budget_mib, wanted, context):
     assert fitting_context(SMALL, slots=8, budget_bytes=budget_mib * MIB, wanted=wanted) == context
+
+
+def test_each_slot_may_have_as_much_as_was_trained_for_where_the_context_is_divided():
+    held = {"slots": 8, "budget_bytes": 8000 * MIB, "divided": True}
+    assert fitting_context(SMALL, wanted=8 * 4096, **held) == 8 * 4096
+    assert fitting_context(SMALL, wanted=8 * 100_000, **held) == 8 * 8192
 
 
 def test_a_processor_with_matrix_tiles_is_known(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from meshnode.engine.base import EngineState
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.engine.sandbox import Sandbox
 from meshnode.errors import EngineFailed, MeshError, ModelFileInvalid
 from meshnode.models.verify import verify

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from meshnode.engine.base import EngineState
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.errors import ContextExceeded, EngineFailed
 from meshnode.terms import End, FinishReason, Piece, Progress, Recheck
 

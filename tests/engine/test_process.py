@@ -14,7 +14,8 @@ from meshnode.engine import process as process_module
 from meshnode.engine import runs as runs_module
 from meshnode.engine.base import EngineState
 from meshnode.engine.child import WORKER_COMMAND
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.engine.sandbox import Sandbox, _own_environment
 from meshnode.engine.worker.frames import Open, pack
 from meshnode.errors import Busy, ContextExceeded, EngineCrashed, EngineFailed, ModelNotFound

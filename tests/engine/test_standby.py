@@ -10,7 +10,8 @@ from meshnode.engine import process as process_module
 from meshnode.engine.base import EngineState
 from meshnode.engine.budget import MemoryBudget
 from meshnode.engine.footprint import Shape, footprint_bytes
-from meshnode.engine.process import LlamaEngine, ModelFile
+from meshnode.engine.model_file import ModelFile
+from meshnode.engine.process import LlamaEngine
 from meshnode.errors import Busy, EngineCrashed, EngineFailed
 from meshnode.terms import End, Piece, Progress
 

@@ -69,7 +69,22 @@ class Cache:
             del self._idle[source]
             self.cut(source, match.length)
             return source, match.length
-        return self._copy(source, scope, match.length), match.length
+        return self._copy(source, scope, match.length)
+
+    def move(self, sequence: int) -> int:
+        """Put a run's sequence at the lowest place, if a lower one is free; where it is from now on."""
+        place = min(self._free, default=sequence)
+        if place >= sequence:
+            return sequence
+        if not self._model.copy(sequence, place, self._prefixes.length(sequence)):
+            self._model.drop(place)
+            return sequence
+        self._free.remove(place)
+        self._prefixes.rename(sequence, place)
+        self._scopes[place] = self._scopes.pop(sequence)
+        self._model.drop(sequence)
+        self._free.append(sequence)
+        return place
 
     def extend(self, sequence: int, tokens: Sequence[int]) -> None:
         """A step has computed these tokens."""
@@ -177,18 +192,21 @@ class Cache:
         lost = self._prefixes.length(source) - length
         return lost <= TAIL_TOKENS or not self._free or self._model.whole_only
 
-    def _copy(self, source: int, scope: bytes, length: int) -> int:
+    def _copy(self, source: int, scope: bytes, length: int) -> tuple[int, int]:
         if source in self._idle:
             self._idle[source] = self._idle.pop(source)  # the most recently used from now on
         sequence = self._open(scope)
+        if not self._model.copy(source, sequence, length):
+            self._model.drop(sequence)
+            return sequence, 0
         self._prefixes.share(source, sequence, length)
-        self._model.copy(source, sequence, length)
-        return sequence
+        return sequence, length
 
     def _open(self, scope: bytes) -> int:
         if not self._free:
             self._put_away(next(iter(self._idle)))
-        sequence = self._free.pop()
+        sequence = min(self._free)
+        self._free.remove(sequence)
         self._scopes[sequence] = scope
         self._prefixes.open(sequence, scope)
         return sequence

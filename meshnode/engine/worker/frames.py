@@ -38,7 +38,8 @@ class Open(Command, frozen=True):
     """The first command: load this model.
 
     `context` is in tokens; 0 means the most that is sensible. `shelf_bytes` is what idle conversations may take
-    beside the cache. `plain` computes without the kernels for this very processor.
+    beside the cache. `plain` computes without the kernels for this very processor. `divided` gives each slot its own
+    part of the context.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Open(Command, frozen=True):
     wall: Wall = Wall()
     shelf_bytes: int = 0
     plain: bool = False
+    divided: bool = False
 
 
 class Run(Command, frozen=True):

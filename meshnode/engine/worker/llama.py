@@ -44,6 +44,8 @@ class Model:
 
     `context` 0 takes the model's own, at most CONTEXT_AUTO_MAX. `slots` runs compute at once, and the cache
     tells `sequences` apart. They share `cells` cells; a decode that needs more fails, so the caller counts.
+    `divided` gives each slot as large a part of `context` for itself instead: a sequence's cells lie side by side
+    then, and nobody looks at the cells of others; but only neighbours are computed in one go.
     `whole_only` is a model whose memory is a state rather than cells: a sequence of it can be continued at its
     end or dropped, and nothing else. `plain` computes without what only some processors have. Raises EngineFailed.
     """
@@ -57,19 +59,21 @@ class Model:
         threads: int,
         on_progress: Callable[[float], None],
         plain: bool = False,
+        divided: bool = False,
     ) -> None:
         c.llama_log_set(_log_callback, ctypes.c_void_p(0))
         c.llama_backend_init()
         self._model = _load(path, on_progress, plain)
         self.slots = slots
+        self.divided = divided
         self.whole_only = bool(
             c.llama_model_is_recurrent(self._model) or c.llama_model_is_hybrid(self._model)
         )
-        # A state takes its memory whether it is used or not.
-        self.sequences = slots if self.whole_only else slots + IDLE_SEQUENCES
+        # A state takes its memory whether it is used or not, and so does a slot's part of a divided cache.
+        self.sequences = slots if self.whole_only or divided else slots + IDLE_SEQUENCES
         self._window = int(c.llama_model_n_swa(self._model))
-        self.context = _fitting_context(c.llama_model_n_ctx_train(self._model), context)
-        self._context = self._open_context(threads)
+        self._context = self._open_context(context, threads)
+        self.context = int(c.llama_n_ctx_seq(self._context))
         self.cells = int(c.llama_n_ctx(self._context))
         self._memory = c.llama_get_memory(self._context)
         self._vocab = c.llama_model_get_vocab(self._model)
@@ -173,9 +177,17 @@ class Model:
         """Forget a sequence's tokens from this position on. False when the model cannot do that."""
         return bool(c.llama_memory_seq_rm(self._memory, sequence, length, -1))
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Let an empty sequence hold the cells of another's first tokens too."""
-        c.llama_memory_seq_cp(self._memory, source, target, 0, length)
+    def copy(self, source: int, target: int, length: int) -> bool:
+        """Let an empty sequence hold another's first tokens too: in the same cells, or in its own part's.
+
+        False when that could not be done.
+        """
+        if not self.divided:
+            c.llama_memory_seq_cp(self._memory, source, target, 0, length)
+            return True
+        # Between parts llama.cpp's own copy is made at the next decode: until then nobody could touch either.
+        state = self.save(source)
+        return state is not None and self.restore(target, state) and self.cut(target, length)
 
     def continues_at(self, sequence: int, length: int) -> bool:
         """Whether a sequence still has what the token at this position looks back on."""
@@ -216,21 +228,22 @@ class Model:
         """Compute with this many threads from the next decode on."""
         c.llama_set_n_threads(self._context, count, count)
 
-    def _open_context(self, threads: int) -> object:
+    def _open_context(self, context: int, threads: int) -> object:
+        parts = self.slots if self.divided else 1
         params = c.llama_context_default_params()
-        params.n_ctx = self.context
+        params.n_ctx = _fitting_context(c.llama_model_n_ctx_train(self._model) * parts, context)
         params.n_batch = params.n_ubatch = LONG_TOKENS + self.slots
         params.n_seq_max = self.sequences
         params.n_threads = params.n_threads_batch = threads
-        params.kv_unified = True
+        params.kv_unified = not self.divided
         params.no_perf = True
-        context = c.llama_init_from_model(self._model, params)
-        if not context:
+        opened = c.llama_init_from_model(self._model, params)
+        if not opened:
             raise EngineFailed(
-                f"there is not enough memory for a context of {self.context} tokens",
-                hint="Set a smaller `context`, or take a smaller model.",
+                f"there is not enough memory for a context of {params.n_ctx} tokens",
+                hint="Set a smaller `context` or `slot_context`, or take a smaller model.",
             )
-        return context
+        return opened
 
     def _read_piece(self, token: int) -> bytes:
         length = c.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)

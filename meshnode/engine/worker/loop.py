@@ -213,20 +213,28 @@ class Loop:
     def _fill(self) -> Batch:
         """One token for each run that is answering, and beside them prompts."""
         batch = self._model.new_batch()
-        reading = []
+        if self._model.divided:
+            self._gather()
+        reading: list[Sequence] = []
+        answering: list[Sequence] = []
         for sequence in self._active:
             sequence.batched, sequence.row = 0, -1
             if sequence.place == UNPLACED and not self._begin(sequence):
                 continue
-            if sequence.reading:
-                reading.append(sequence)
-            else:
-                self._add(batch, sequence, 1)
+            (reading if sequence.reading else answering).append(sequence)
         # A longer step reads faster. It delays everybody who answers and helps everybody who waits.
-        room = self._pace.chunk if len(reading) > len(batch) else CHUNK_TOKENS
-        for sequence, take in _shares(reading, room):
+        room = self._pace.chunk if len(reading) > len(answering) else CHUNK_TOKENS
+        takes = [*((sequence, 1) for sequence in answering), *_shares(reading, room)]
+        for sequence, take in sorted(takes, key=lambda each: each[0].place):
             self._add(batch, sequence, take)
         return batch
+
+    def _gather(self) -> None:
+        """Close the holes that those have left who ended: only neighbours are computed in one go."""
+        placed = [sequence for sequence in self._active if sequence.place != UNPLACED]
+        for sequence in placed:
+            if sequence.place >= len(placed):
+                sequence.place = self._cache.move(sequence.place)
 
     def _begin(self, sequence: Sequence) -> bool:
         """Give it a place, unless it is better to wait for what another is about to compute for both."""

@@ -26,6 +26,7 @@ def open_loop(opening: Open, commands: Callable[[bool], Iterable[AnyCommand]], e
         threads=opening.threads,
         on_progress=_Progress(emit),
         plain=opening.plain,
+        divided=opening.divided,
     )
     template = template_of(model)
     speed = measure(model)

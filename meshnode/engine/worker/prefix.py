@@ -95,6 +95,13 @@ class Prefixes:
             node.holders[sequence] = None
             self._paths[sequence].append(node)
 
+    def rename(self, sequence: int, name: int) -> None:
+        """A sequence goes by another number from now on."""
+        path = self._paths[name] = self._paths.pop(sequence)
+        for node in path:
+            del node.holders[sequence]
+            node.holders[name] = None
+
     def cut(self, sequence: int, length: int) -> None:
         """Forget a sequence's tokens after the first `length`; cells that nobody else holds get free."""
         kept = len(self._upper(sequence, length))
