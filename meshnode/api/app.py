@@ -17,12 +17,13 @@ from meshnode.api.dashboard.page import FOLDER, Page
 from meshnode.api.doors import Doors
 from meshnode.api.embeddings import Embeddings
 from meshnode.api.errors import http_response, mesh_response
-from meshnode.api.guard import Guard, discard_body
+from meshnode.api.guard import Guard, Unread
 from meshnode.api.health import HealthChecks
 from meshnode.api.keys import KeyCheck, Keys
 from meshnode.api.models import Models
 from meshnode.api.reception import Reception
 from meshnode.api.responses.endpoint import Responses
+from meshnode.api.text.endpoint import TextCompletions
 from meshnode.api.traffic import Traffic
 from meshnode.errors import MeshError
 from meshnode.observe import log
@@ -95,6 +96,7 @@ def _endpoints(doors: Doors) -> Starlette:
             Route("/v1/models", models.every, methods=["GET"]),
             Route("/v1/models/{name:path}", models.one, methods=["GET"]),
             Route("/v1/chat/completions", Chat(doors), methods=["POST"]),
+            Route("/v1/completions", TextCompletions(doors), methods=["POST"]),
             Route("/v1/responses", Responses(doors), methods=["POST"]),
             Route("/v1/embeddings", Embeddings(doors), methods=["POST"]),
         ],
@@ -108,11 +110,10 @@ def _endpoints(doors: Doors) -> Starlette:
     return app
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
+async def _on_http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code in UNREAD:
-        await discard_body(request.receive)
-    return http_response(error)
+    response = http_response(error)
+    return Unread(response) if error.status_code in UNREAD else response
 
 
 async def _on_mesh_error(_request: Request, error: Exception) -> Response:

@@ -61,12 +61,12 @@ def limited(jobs: Sequence[Job], profiles: Sequence[Profile], most: int, param: 
         jobs = [_with_wish(job, cloud=False) for job in jobs]
     if not most or any(job.inputs for job in jobs):
         return tuple(jobs)
-    if len(jobs) > most or sum(job.sampling.max_tokens for job in jobs) > most:
+    if len(jobs) > most or sum(map(_named_length, jobs)) > most:
         raise NotAllowed(
             f"This API key may ask for {most} tokens an answer, all choices together.", param=param
         )
     share = most // len(jobs)
-    return tuple(job if job.sampling.max_tokens else _with_length(job, share) for job in jobs)
+    return tuple(job if _named_length(job) else _with_length(job, share) for job in jobs)
 
 
 def _stricter(mesh: MeshOptions, profiles: Sequence[Profile]) -> MeshOptions:
@@ -115,8 +115,14 @@ def _models(profiles: Sequence[Profile]) -> str:
     return f"It allows: {', '.join(patterns[:8])}."
 
 
-def _with_length(job: Job, tokens: int) -> Job:
+def _named_length(job: Job) -> int:
+    """How long an answer is asked for; 0 where it is left to us, perhaps up to a length."""
+    return 0 if job.sampling.shorten else job.sampling.max_tokens
+
+
+def _with_length(job: Job, most: int) -> Job:
     """The job with a length that it did not name, and so may fall short of."""
+    tokens = min(job.sampling.max_tokens or most, most)
     sampling = msgspec.structs.replace(job.sampling, max_tokens=tokens, shorten=True)
     job = msgspec.structs.replace(job, sampling=sampling)
     return _with_wish(job, output_tokens=min(tokens, job.wish.output_tokens))

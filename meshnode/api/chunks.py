@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,22 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from meshnode.api.gathered import Gathered
 from meshnode.api.likelihoods import LogprobsShape, logprobs_shape
-from meshnode.terms import End, FinishReason, Piece, ToolCall, Usage
-
-
-class CachedTokens(msgspec.Struct, frozen=True):
-    """How much of the prompt was not computed again."""
-
-    cached_tokens: int
-
-
-class UsageShape(msgspec.Struct, frozen=True):
-    """Tokens, as OpenAI counts them."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: CachedTokens
+from meshnode.api.usage import UsageShape, usage_of
+from meshnode.terms import End, FinishReason, Piece, ToolCall
 
 
 class FunctionShape(msgspec.Struct, frozen=True):
@@ -102,7 +89,7 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageShape
 
 
-class Shapes:
+class ChatShapes:
     """One answer's JSON: the same id, time and model throughout."""
 
     def __init__(self, job_id: str, created: int, model: str, *, include_usage: bool) -> None:
@@ -110,16 +97,18 @@ class Shapes:
         self._created = created
         self._model = model
         self._include_usage = include_usage
+        self._calls: Counter[int] = Counter()  # that each choice has made
 
     def opening(self, choice: int) -> bytes:
         """A choice's first chunk, which names the role."""
         return self._chunk(ChunkChoice(index=choice, delta=Delta(role="assistant", content="")))
 
-    def piece(self, choice: int, piece: Piece, calls_before: int) -> bytes | None:
-        """A chunk with what a piece adds to a choice that has made so many calls; None if it adds nothing."""
+    def piece(self, choice: int, piece: Piece) -> bytes | None:
+        """A chunk with what a piece adds to a choice; None if it adds nothing."""
         if not (piece.text or piece.calls or piece.logprobs):
             return None
-        calls = tuple(_call(call, calls_before + at) for at, call in enumerate(piece.calls))
+        calls = tuple(_call(call, self._calls[choice] + at) for at, call in enumerate(piece.calls))
+        self._calls[choice] += len(calls)
         delta = Delta(content=piece.text or UNSET, tool_calls=calls or UNSET)
         return self._chunk(ChunkChoice(index=choice, delta=delta, logprobs=logprobs_shape(piece.logprobs)))
 
@@ -129,7 +118,7 @@ class Shapes:
 
     def counted(self, ends: Sequence[End]) -> list[bytes]:
         """The count of tokens over all choices, if it was asked for."""
-        return [self._chunk(None, _usage(ends))] if self._include_usage else []
+        return [self._chunk(None, usage_of([ends]))] if self._include_usage else []
 
     def whole(self, choices: Sequence[Gathered]) -> bytes:
         """The answer in one object."""
@@ -142,7 +131,7 @@ class Shapes:
                 choices=tuple(
                     _choice(*each, end) for each, end in zip(enumerate(choices), ends, strict=True)
                 ),
-                usage=_usage(ends),
+                usage=usage_of([ends]),
             )
         )
 
@@ -169,16 +158,3 @@ def _choice(index: int, gathered: Gathered, end: End) -> Choice:
 
 def _call(call: ToolCall, index: int | UnsetType = UNSET) -> CallShape:
     return CallShape(index=index, id=call.id, function=FunctionShape(call.name, call.arguments))
-
-
-def _cached(usage: Usage) -> int:
-    return usage.cached_tokens
-
-
-def _usage(ends: Sequence[End]) -> UsageShape:
-    """The tokens of all choices; their common prompt counts once, for the choice that computed most of it."""
-    prompt = min((end.usage for end in ends), key=_cached)
-    written = sum(end.usage.completion_tokens for end in ends)
-    return UsageShape(
-        prompt.prompt_tokens, written, prompt.prompt_tokens + written, CachedTokens(prompt.cached_tokens)
-    )

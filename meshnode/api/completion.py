@@ -8,37 +8,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
+from meshnode.api.choices import ChoicesBody, choices_of
 from meshnode.api.messages import Messages, turns_of
 from meshnode.api.options import read_body, wished
-from meshnode.api.sampling import SEED_MAX, Count, SamplingBody, sampling_of
+from meshnode.api.sampling import Count, sampling_of
 from meshnode.api.tools import ResponseFormat, ToolBodies, ToolChoice, choice_of, output_of, tools_of
 from meshnode.errors import BadRequest
-from meshnode.terms import CacheMode, Job, Wish
+from meshnode.terms import Job, Wish
 from meshnode.terms.job import TOP_LOGPROBS_MAX
 
-CHOICES_MAX = 8
 
-
-class StreamOptions(msgspec.Struct, frozen=True):
-    """`include_usage` asks for a last chunk that counts tokens."""
-
-    include_usage: bool | None = None
-
-
-class Completion(SamplingBody, frozen=True, kw_only=True):
+class Completion(ChoicesBody, frozen=True, kw_only=True):
     """The body of POST /v1/chat/completions: first what is honoured, then what is refused."""
 
     messages: Messages
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
-    n: Annotated[int, Meta(ge=1, le=CHOICES_MAX)] | None = None
     tools: ToolBodies | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -48,11 +37,6 @@ class Completion(SamplingBody, frozen=True, kw_only=True):
     function_call: Any = None
     audio: Any = None
     modalities: list[str] | None = None
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a count of tokens."""
-        return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def length_param(self) -> str:
@@ -90,21 +74,7 @@ def jobs_of(completion: Completion, job_id: str, tenant_tag: bytes = b"") -> tup
         output=output,
         schema=schema,
     )
-    job = wished(job, completion, "messages")
-    return tuple(_choice(job, index) for index in range(completion.n or 1))
-
-
-def _choice(job: Job, index: int) -> Job:
-    """The job for one choice: a prompt like the others', and a seed of its own if there is one."""
-    if index == 0:
-        return job
-    seed = job.sampling.seed
-    shifted = None if seed is None else seed + index if seed + index <= SEED_MAX else seed - index
-    sampling = msgspec.structs.replace(job.sampling, seed=shifted)
-    wish = job.wish
-    if shifted is None and sampling.temperature > 0:  # drawn anew: not the first choice once more
-        wish = msgspec.structs.replace(wish, cache=CacheMode.OFF)
-    return msgspec.structs.replace(job, id=f"{job.id}-{index}", sampling=sampling, wish=wish)
+    return choices_of(wished(job, completion, "messages"), completion.n)
 
 
 def _check_unsupported(completion: Completion) -> None:
@@ -121,8 +91,7 @@ def _check_unsupported(completion: Completion) -> None:
 
 def _check_together(completion: Completion) -> None:
     """Fields that make sense only with, or not beside, others."""
-    if completion.stream_options is not None and not completion.stream:
-        raise BadRequest("stream_options is only allowed with stream: true.", param="stream_options")
+    completion.check_stream()
     if completion.top_logprobs and not completion.logprobs:
         raise BadRequest("top_logprobs is only allowed with logprobs: true.", param="top_logprobs")
     limits = (completion.max_tokens, completion.max_completion_tokens)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -25,14 +26,19 @@ B = TypeVar("B", bound=MeshBody)
 
 
 class Endpoint(ABC, Generic[B]):
-    """An ASGI application that answers one POST at a time; `B` is what the body is read as."""
+    """An ASGI application that answers one POST at a time; `B` is what the body is read as.
+
+    `fields` says which are called otherwise here than in a chat, whose words the steps below use.
+    """
+
+    fields: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; when the client leaves, the runs are cancelled at once."""
-        visit, exchange = visit_of(scope), Exchange(scope, receive, send)
+        visit, exchange = visit_of(scope), Exchange(scope, receive, send, self.fields)
         try:
             request = Request(scope, receive)
             asked = self.read(await read_json_body(request), request.headers.items())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 import msgspec
 import trio
@@ -28,11 +30,15 @@ DECISION_BYTES_MAX = 6 * 1024
 class Exchange:
     """One request's way back. Nothing is committed before `start`, `refuse` or `respond`.
 
-    `last_words` makes the end of a stream that fails; an endpoint whose streams end in another way sets it.
+    `last_words` makes the end of a stream that fails; an endpoint whose streams end in another way sets it. `fields`
+    says what an error's field is called here.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, fields: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._asgi = (scope, receive, send)
+        self._fields = fields
         self._headers: dict[str, str] = {}
         self._cloud: CloudOffer | None = None
         self.last_words: Callable[[MeshError], bytes] = _error_event
@@ -93,11 +99,20 @@ class Exchange:
             await refused(*self._asgi)
             return
         error = item if isinstance(item, MeshError) else Interrupted("The answer broke off before it began.")
+        error = self._in_own_words(error)
         if self.events.started:
             await self.events.write(self.last_words(error))
             await self.events.finish()
         else:
             await mesh_response(error, self._headers)(*self._asgi)
+
+    def _in_own_words(self, error: MeshError) -> MeshError:
+        """The error with the field's name as this endpoint has it; others may hold the same error."""
+        if error.param not in self._fields:
+            return error
+        told = copy.copy(error)
+        told.param = self._fields[error.param]
+        return told
 
     async def respond(self, body: bytes) -> None:
         """End with a whole answer."""

@@ -12,6 +12,7 @@ import trio
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshnode.api.errors import http_response
@@ -48,8 +49,7 @@ class Guard:
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
         elif refusal := self._refusal(Headers(scope=scope)):
-            await discard_body(receive)
-            await http_response(refusal)(scope, receive, draining(send, receive))
+            await Unread(http_response(refusal))(scope, receive, draining(send, receive))
         else:
             await self._app(scope, receive, draining(send, receive))
 
@@ -89,6 +89,21 @@ async def discard_body(receive: Receive) -> None:
             taken += len(message.get("body", b""))
             if not _more(message):
                 return
+
+
+class Unread(Response):
+    """A response to a request whose body nobody has read: it is read away first.
+
+    Else the connection would end with it, perhaps before the client has read the response.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, response.status_code, dict(response.headers))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read what is left of the body, then respond."""
+        await discard_body(receive)
+        await super().__call__(scope, receive, send)
 
 
 def draining(send: Send, receive: Receive) -> Send:

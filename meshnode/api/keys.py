@@ -18,7 +18,7 @@ from starlette.types import Scope as AsgiScope
 from meshnode.api.ceiling import least
 from meshnode.api.dashboard.page import is_page
 from meshnode.api.errors import mesh_response
-from meshnode.api.guard import discard_body
+from meshnode.api.guard import Unread
 from meshnode.api.visit import visit_of
 from meshnode.errors import KeyRefused, MeshError, NotAllowed, RateExceeded
 from meshnode.terms.profile import Grant, Scope
@@ -27,6 +27,10 @@ MINUTE_S = 60.0
 RETRY_S = 1.0  # when a request under way may have ended
 METERS_MAX = 4096
 CHALLENGE = 'Bearer realm="meshnode"'
+MAKE_KEY = "Send one that `meshnode keys create NAME` has made."
+SEND_NONE = (
+    "A request without any key is answered as well; one that was made up is not, since there are keys."
+)
 
 OPEN = ("/healthz", "/readyz")
 SCOPES: Mapping[str, Scope] = {
@@ -83,8 +87,7 @@ class KeyCheck:
                 visit_of(scope).grant = grant
                 await self._app(scope, receive, send)
         except _Refused as refused:
-            await discard_body(receive)
-            await mesh_response(refused.error, _challenge(refused.error))(scope, receive, send)
+            await Unread(mesh_response(refused.error, _challenge(refused.error)))(scope, receive, send)
 
     def _grant(self, headers: Headers, path: str) -> Grant | None:
         try:
@@ -93,12 +96,20 @@ class KeyCheck:
                 if self._required:
                     raise _no_key()
                 return None
-            grant = self._keys.grant(text)
+            grant = self._granted(text)
             if scope_of(path) not in grant.scopes:
                 raise NotAllowed(f"This API key does not open {path[:80]}.", hint=_needs(scope_of(path)))
         except MeshError as error:
             raise _Refused(error) from error
         return grant
+
+    def _granted(self, text: str) -> Grant:
+        """What a key allows; where it is refused, with what its sender can do."""
+        try:
+            return self._keys.grant(text)
+        except KeyRefused as error:
+            hint = MAKE_KEY if self._required else f"{MAKE_KEY} {SEND_NONE}"
+            raise KeyRefused(error.message, hint=hint) from error
 
     def _looks_at(self, text: str) -> bool:
         return bool(text) and (self._required or self._keys.any_good or self._keys.knows_shape(text))

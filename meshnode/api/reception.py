@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from meshnode.api.dashboard.admin import STATE
 from meshnode.api.doors import Doors
 from meshnode.api.errors import mesh_response
-from meshnode.api.guard import discard_body, draining
+from meshnode.api.guard import Unread, draining
 from meshnode.api.keys import OPEN
 from meshnode.api.traffic import Traffic
 from meshnode.api.visit import VISIT, Visit
@@ -55,8 +55,8 @@ class Reception:
 
     async def _receive(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         if refusal := self._traffic.refusal(bounded=scope["path"] not in OPEN):
-            await discard_body(receive)
-            await mesh_response(refusal, self._closing(scope))(scope, receive, draining(reply.send, receive))
+            response = Unread(mesh_response(refusal, self._closing(scope)))
+            await response(scope, receive, draining(reply.send, receive))
             return
         with self._traffic.place():
             with trio.move_on_after(self._request_s + OVERTIME_S) as bound:

@@ -24,6 +24,10 @@ from meshnode.state.store import open_store
 from meshnode.terms import Privacy
 from meshnode.terms.profile import CONCURRENT_MAX, PER_MINUTE_MAX, SCOPES_DEFAULT, Profile, Scope
 
+FIRST = (
+    "From now on a key that this node does not know is refused (401), such as the `unused` that clients send where "
+    "none is needed: give them this one, or, where none is needed, none at all."
+)
 R = TypeVar("R")
 
 
@@ -105,6 +109,8 @@ async def create(
     screen.json(made)
     screen.line(f"The key {made.about.name} ({made.about.id}), which is shown this once:")
     screen.line(f"  {made.key}")
+    if made.first:
+        screen.note(FIRST)
 
 
 @keys.command("list")

@@ -51,6 +51,12 @@ class Screen:
             self._progress.stop()
             self._out.print(visible(text)[:LINE_CHARACTERS_MAX], soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """One line for people beside what was asked for, on standard error, if JSON was not asked for."""
+        if not self.as_json:
+            self._progress.stop()
+            self._err.print(f"note: {visible(text)}", soft_wrap=True)
+
     def facts(self, rows: Mapping[str, str]) -> None:
         """Names and values below each other; empty values are left out."""
         width = max((len(name) for name in rows), default=0)

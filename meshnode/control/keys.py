@@ -61,10 +61,14 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MadeKey(msgspec.Struct, frozen=True):
-    """A key just made. `key` is the only copy of it."""
+    """A key just made. `key` is the only copy of it.
+
+    `first` says that no other is good: until now nobody looked at what clients send as a key where none is needed.
+    """
 
     key: str
     about: KeyView
+    first: bool = False
 
 
 class Keyring:
@@ -108,7 +112,7 @@ class Keyring:
                 param="name",
             )
         self._check_profile(wanted.profile)
-        now_ms = self._seams.now_ms()
+        now_ms, first = self._seams.now_ms(), not self.any_good
         text = key_text(self._fresh_id(), self._seams.entropy(SECRET_BYTES))
         row = KeyRow(
             id=id_in(text),
@@ -125,7 +129,7 @@ class Keyring:
                 f"This node has {KEYS_MAX} keys, which is the most.", hint="Let old ones expire."
             )
         await self.load()  # without those that were forgotten
-        return MadeKey(text, self._view(row))
+        return MadeKey(text, self._view(row), first)
 
     def views(self) -> tuple[KeyView, ...]:
         """Every key, the oldest first, also those that are over."""

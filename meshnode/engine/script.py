@@ -11,6 +11,7 @@ import zlib
 from typing import Any
 
 from meshnode.engine.instance import NoInstance, minimal
+from meshnode.engine.text import text_in
 from meshnode.errors import BadRequest
 from meshnode.terms import Job, Likelihood, Output, TokenLogprob, Tool, ToolCall
 from meshnode.terms.job import TOOL_CHOICE_FUNCTION, TOOL_CHOICE_REQUIRED
@@ -36,6 +37,7 @@ class Script:
     def __init__(self, job: Job, words: int, voice: str = "") -> None:
         text = "\0".join(f"{turn.role}\0{turn.content}" for turn in job.turns)
         self._seed = f"{text}\0{job.sampling.seed}{voice}".encode()
+        self._before = " " if job.is_text else ""  # of the first word
         self._words = (*_WORDS, *job.turns[-1].content.split()[:64]) if job.turns else _WORDS
         self.calls = _calls(job, self._seed)
         self._json = _json(job, self.calls)
@@ -56,19 +58,27 @@ class Script:
 
     def _word(self, index: int) -> bytes:
         word = self._words[self._drawn(index) % len(self._words)]
-        return (f" {word}" if index else word).encode()
+        return ((" " if index else self._before) + word).encode()
 
     def _drawn(self, index: int) -> int:
         return int.from_bytes(hashlib.sha256(index.to_bytes(4) + self._seed).digest()[:8])
 
 
 def prompt_of(job: Job) -> tuple[str, ...]:
-    """The prompt's tokens."""
+    """The prompt's tokens. Raises BadRequest for a bare text that is empty, or not alone."""
+    if (text := text_in(job)) is not None:
+        return _text_tokens(text)
     if job.inputs:
         return tuple(word for text in job.inputs for word in ("", *text.split()))
     return tuple(
         word for turn in job.turns for word in ((turn.role,) * TURN_TOKENS + tuple(turn.content.split()))
     )
+
+
+def _text_tokens(text: str) -> tuple[str, ...]:
+    if not text:
+        raise BadRequest("the prompt is empty", param="messages")
+    return tuple(text.split()) or (text,)
 
 
 def vector(text: str) -> bytes:

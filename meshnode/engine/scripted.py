@@ -33,7 +33,7 @@ from meshnode.terms import (
 
 PROGRESS_TOKENS = 128
 PROMPTS_KEPT = 8  # whose beginnings a later run may share, of all scopes together
-FEATURES = (Feature.TOOLS, Feature.JSON_SCHEMA, Feature.LOGPROBS, Feature.EMBEDDINGS, Feature.TOKEN_IDS)
+FEATURES = tuple(Feature)
 
 
 def scripted_card(

@@ -19,9 +19,8 @@ def fitted(job: Job, family: str, prompts: Iterable[Prompt]) -> Job:
     prompt = next((one for one in prompts if one.family.lower() == family.lower()), None)
     if prompt is None or not job.turns:
         return job
-    return msgspec.structs.replace(
-        job, turns=_with_system(job.turns, prompt.system), sampling=_sampled(job.sampling, prompt)
-    )
+    turns = job.turns if job.is_text else _with_system(job.turns, prompt.system)
+    return msgspec.structs.replace(job, turns=turns, sampling=_sampled(job.sampling, prompt))
 
 
 def _with_system(turns: tuple[Turn, ...], system: str) -> tuple[Turn, ...]:

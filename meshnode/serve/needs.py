@@ -22,5 +22,6 @@ def needs_of(job: Job) -> tuple[Feature, ...]:
         Feature.LOGPROBS: job.sampling.logprobs,
         Feature.EMBEDDINGS: bool(job.inputs),
         Feature.TOKEN_IDS: bool(job.resume),
+        Feature.TEXT: job.is_text,
     }
     return tuple(feature for feature, wanted in used.items() if wanted)

@@ -16,6 +16,7 @@ class Feature(StrEnum):
     LOGPROBS = "logprobs"
     EMBEDDINGS = "embeddings"
     TOKEN_IDS = "token-ids"  # noqa: S105 - of a language model
+    TEXT = "text"  # to go on with a bare text
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

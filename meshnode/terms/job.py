@@ -20,6 +20,7 @@ STOP_MAX = 16
 TENANT_BYTES = 16
 TOOL_CHOICE_AUTO, TOOL_CHOICE_NONE, TOOL_CHOICE_REQUIRED = "auto", "none", "required"
 TRACEPARENT_CHARACTERS = 55
+TEXT_ROLE = "text"  # of the one turn that is no message
 TOOL_CHOICE_FUNCTION = "function:"  # and the name of the one that must be called
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
@@ -55,7 +56,8 @@ class Output(StrEnum):
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a conversation. `role` is system, user, assistant or tool.
 
-    An assistant's turn may carry the calls it made, a tool's names the call that it answers.
+    An assistant's turn may carry the calls it made, a tool's names the call that it answers. A turn of the role text
+    stands alone: its content is the whole prompt, which no template is put around.
     """
 
     role: str
@@ -122,3 +124,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     resume: Annotated[tuple[U32, ...], Meta(max_length=RESUME_MAX_TOKENS)] = ()
     inputs: Annotated[tuple[str, ...], Meta(max_length=INPUTS_MAX)] = ()
     trace: Annotated[str, Meta(max_length=TRACEPARENT_CHARACTERS), grown(64)] = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it asks how a text goes on, and for no answer in a conversation."""
+        return any(turn.role == TEXT_ROLE for turn in self.turns)

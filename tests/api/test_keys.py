@@ -90,6 +90,13 @@ async def test_where_one_is_needed_a_request_without_is_401_with_a_challenge(tmp
         assert (await status_of(api.url, authorization="Basic bXk6b3du")).status_code == 401
 
 
+async def test_where_one_is_needed_nobody_is_told_to_send_none(tmp_path):
+    async with keyed(tmp_path, FakeDoors(), require_key=True) as api:
+        message = (await status_of(api.url, "unused")).json()["error"]["message"]
+    assert "`meshnode keys create NAME`" in message
+    assert "without any key" not in message
+
+
 async def test_an_api_that_listens_for_others_needs_one_too(tmp_path):
     async with keyed(tmp_path, FakeDoors(), public=True) as api:
         assert (await status_of(api.url)).status_code == 401
@@ -112,6 +119,8 @@ async def test_a_key_that_is_presented_is_checked_also_where_none_is_needed(tmp_
             with pytest.raises(openai.AuthenticationError) as caught:
                 await client.chat.completions.create(**CHAT)
         assert caught.value.code == "invalid_api_key"
+        assert "`meshnode keys create NAME`" in caught.value.message
+        assert "without any key" in caught.value.message
         assert (await status_of(api.url)).status_code == 200  # the owner of the machine, who presents none
 
 

@@ -15,6 +15,7 @@ from tests.cache.small_cache import DIGEST, answer, asked, said
 EXACT, SEMANTIC, OFF = CacheMode.EXACT, CacheMode.SEMANTIC, CacheMode.OFF
 KEYS = Keys()
 DRAWN = Sampling(temperature=0.7)
+TEXT = Turn(role="text", content="Once")
 CALL = Turn(role="assistant", content="", tool_calls=(ToolCall("1", "look", "{}"),))
 
 
@@ -32,6 +33,7 @@ CALL = Turn(role="assistant", content="", tool_calls=(ToolCall("1", "look", "{}"
         (asked(earlier=(CALL,)), Skip.TOOLS),
         (asked(facts={"resume": (1, 2)}), Skip.NO_CHAT),
         (Job(id="1", wish=asked().wish, turns=(), inputs=("a",)), Skip.NO_CHAT),
+        (Job(id="1", wish=asked().wish, turns=(TEXT,), sampling=asked().sampling), None),
         (asked(sampling=DRAWN), Skip.DRAWN),
         (asked(sampling=DRAWN, cache=EXACT), None),
     ],

@@ -91,3 +91,16 @@ def test_a_node_that_is_just_starting_is_not_written_under(meshnode, home):
     meshnode("list")
     with locked_home(home):
         meshnode("create", "desk", code=exits.TABLE["home_in_use"])
+
+
+def test_the_first_good_key_is_told_what_it_changes(meshnode):
+    made = meshnode("create", "desk")
+    assert "`unused`" in made.stderr
+    assert "note:" not in made.stdout
+    assert "note:" not in meshnode("create", "phone").stderr
+    assert [line["first"] for line in lines_of(meshnode("create", "tablet", "--json"))] == [False]
+    for name in ("desk", "phone", "tablet"):
+        meshnode("revoke", name)
+    again = meshnode("create", "desk", "--json")
+    assert [line["first"] for line in lines_of(again)] == [True]
+    assert again.stderr == ""

@@ -8,6 +8,7 @@ import trio
 from meshnode.api.completion import Completion
 from meshnode.api.options import MeshOptions
 from meshnode.api.responses.body import ResponseBody
+from meshnode.api.text.body import TextBody
 from meshnode.testing.processes import node_process
 from tests.e2e.world import MODEL
 from tests.test_readme import run_block
@@ -22,7 +23,7 @@ async def test_the_clients_code_calls_a_tool_and_gets_vectors(tmp_path: Path) ->
             await node.event("ready")
             url = await node.api_url()
             printed = await run_block(CLIENT.replace("http://127.0.0.1:8420", url), {})
-    assert printed == "weather\ncompleted\n2\n"
+    assert printed == "weather\ncompleted\nlength\n2\n"
 
 
 async def test_the_programs_code_gets_json_and_vectors(tmp_path: Path) -> None:
@@ -39,8 +40,9 @@ async def test_the_programs_code_gets_json_and_vectors(tmp_path: Path) -> None:
 
 
 def test_every_field_and_header_is_on_the_page() -> None:
-    for name in (*Completion.__struct_fields__, *ResponseBody.__struct_fields__):
-        known = {"presence_penalty", "frequency_penalty", "repeat_penalty"}  # "the penalties"
-        assert name in known or f"`{name}" in PAGE, name
+    for kind in (Completion, TextBody, ResponseBody):
+        for name in kind.__struct_fields__:
+            known = {"presence_penalty", "frequency_penalty", "repeat_penalty"}  # "the penalties"
+            assert name in known or f"`{name}" in PAGE, name
     for name in MeshOptions.__struct_fields__:
         assert f"| `{name}` | `x-mesh-{name.replace('_', '-')}` |" in PAGE

@@ -190,6 +190,61 @@ async def test_each_tenant_has_a_cache_of_its_own(scripted: NodeProcess) -> None
     assert await talk(scripted, conversation) == [0, 10, 0]
 
 
+async def test_a_text_goes_on_whole_and_streamed_alike(scripted: NodeProcess) -> None:
+    def conversation(client: openai.OpenAI) -> tuple[Any, list[str], Any]:
+        asked: dict[str, Any] = {
+            "model": MODEL,
+            "prompt": ["The sea", "A hill"],
+            "n": 2,
+            "seed": 4,
+            "max_tokens": 6,
+            "echo": True,
+        }
+        whole = client.completions.create(**asked)
+        texts, counted = [""] * 4, None
+        for chunk in client.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+            counted = chunk.usage or counted
+            for choice in chunk.choices:
+                texts[choice.index] += choice.text
+        return whole, texts, counted
+
+    whole, texts, counted = await talk(scripted, conversation)
+    assert [choice.text for choice in whole.choices] == texts
+    assert [text[:6] for text in texts] == ["The se"] * 2 + ["A hill"] * 2
+    assert {choice.finish_reason for choice in whole.choices} == {"length"}
+    assert (counted.prompt_tokens, counted.completion_tokens) == (4, 24)
+    assert whole.usage.total_tokens == counted.total_tokens == 28
+
+
+@pytest.mark.model
+async def test_the_real_model_goes_on_with_a_text_two_hops_away(line: Line) -> None:
+    asked: dict[str, Any] = {
+        "model": MODEL,
+        "prompt": "def add(a, b):\n    return",
+        "temperature": 0,
+        "max_tokens": 8,
+    }
+
+    def conversation(client: openai.OpenAI) -> tuple[Any, Any, str, Any]:
+        raw = client.completions.with_raw_response.create(**asked, logprobs=2)
+        chunks = list(client.completions.create(**asked, stream=True))
+        text = "".join(choice.text for chunk in chunks for choice in chunk.choices)
+        return raw.headers, raw.parse(), text, chunks[-1].choices[0].finish_reason
+
+    headers, whole, streamed, reason = await talk(line.a, conversation)
+    assert [node.partition("#")[0] for node in headers["x-mesh-path"].split(",")] == ["A", "B", "C"]
+    (choice,) = whole.choices
+    assert choice.text.startswith(" a + b\n")
+    assert streamed == choice.text
+    assert choice.finish_reason == reason == "length"
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (9, 8)
+    lists = choice.logprobs
+    assert "".join(lists.tokens) == choice.text
+    for at, token, likeliest in zip(lists.text_offset, lists.tokens, lists.top_logprobs, strict=True):
+        assert choice.text[at:].startswith(token)
+        assert max(likeliest, key=likeliest.__getitem__) == token
+
+
 @pytest.mark.model
 async def test_the_real_model_does_all_of_it_two_hops_away(line: Line) -> None:
     def conversation(client: openai.OpenAI) -> tuple[Any, Any, Any]:

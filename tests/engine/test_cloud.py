@@ -10,10 +10,12 @@ from meshnode.engine.cloud.engine import CloudEngine
 from meshnode.engine.cloud.offer import most_answer_tokens
 from meshnode.engine.upstream.client import Fate
 from meshnode.engine.upstream.runs import UpstreamRun
-from meshnode.errors import BadRequest, Busy, ConfigInvalid, EngineFailed, MeshError
+from meshnode.errors import BadRequest, Busy, ConfigInvalid, EngineFailed, MeshError, NoCandidate
+from meshnode.routing.plan import make_plan
 from meshnode.routing.policy import parse_model
 from meshnode.seams import inline
 from meshnode.serve.cloud import CloudRung
+from meshnode.serve.needs import with_needs
 from meshnode.terms import CloudApi, CloudModel, End, Feature, Piece, Privacy, Sampling, ToolCall, Turn
 from tests.engine.conftest import make_job
 from tests.engine.fake_upstream import Reply, answer, delta, ended, event, fake_upstream, streamed
@@ -289,3 +291,17 @@ def test_an_answer_that_may_be_shorter_is_no_longer_than_what_the_api_gives():
         for asked, shorten in ((0, False), (60, True), (1000, True))
     ]
     assert lengths == [100, 60, 100]
+
+
+async def test_no_commercial_api_is_asked_how_a_bare_text_goes_on(tmp_path):
+    text = msgspec.structs.replace(asking(), turns=(Turn(role="text", content="Once"),))
+    model = msgspec.structs.replace(MODEL, features=tuple(Feature))
+    async with fake_upstream() as fake, rung(tmp_path, api_at(fake.url, models=(model,))) as made:
+        (candidate,) = made.candidates(text)
+        assert Feature.TEXT not in candidate.card.features
+        with pytest.raises(NoCandidate):
+            raise make_plan(with_needs(text), [candidate]).refusal()
+        with pytest.raises(BadRequest):
+            async with made.run(candidate, text):
+                raise AssertionError("it was run")
+        assert fake.asked == []

@@ -127,7 +127,11 @@ def test_text_that_is_not_what_the_ids_spell_is_missed_at_every_place(real):
 @pytest.mark.model
 def test_a_prompt_with_a_date_in_it_is_not_held_against_anybody(real, monkeypatch):
     monkeypatch.setattr(real.loop._template, "dated", True)
-    assert found(real, check_of(214, (5, 6, 7))) == ()
+    dated = check_of(214, (5, 6, 7))
+    assert found(real, dated) == ()
+    text = msgspec.structs.replace(dated.check.job, turns=(Turn(role="text", content=QUESTION),))
+    undated = msgspec.structs.replace(dated, number=215, check=msgspec.structs.replace(dated.check, job=text))
+    assert len(found(real, undated)) == 3
 
 
 @pytest.mark.model

@@ -11,7 +11,7 @@ from msgspec import structs
 from meshnode.engine.base import EngineState
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
 from meshnode.errors import BadRequest, Busy, ContextExceeded, EngineCrashed, EngineFailed, ModelNotFound
-from meshnode.terms import End, FinishReason, Output, Piece, Progress, Sampling, Tool, Vector
+from meshnode.terms import End, FinishReason, Output, Piece, Progress, Sampling, Tool, Turn, Vector
 
 
 @pytest.fixture
@@ -280,3 +280,25 @@ async def test_only_a_scope_shares_beginnings_of_prompts(serving, job):
     assert await cached("a b c d", b"") == await cached("a b c d", b"") == 0
     assert [await cached("a b c d", scope) for scope in (b"x", b"x", b"y", b"")] == [0, 7, 0, 0]
     assert await cached("a b x y z", b"x") == 6
+
+
+def texting(job, *turns):
+    return structs.replace(job, turns=tuple(Turn(role="text", content=turn) for turn in turns))
+
+
+async def test_a_bare_text_goes_on_without_a_template_and_stands_alone(serving, job):
+    engine = await serving(ScriptedEngine())
+    items = await collect(engine, texting(job("one two three", max_tokens=4), "one two three"))
+    assert items[-1].usage.prompt_tokens == 3
+    assert text_of(items).startswith(" ")
+    chat = await collect(engine, job("one two three", max_tokens=4))
+    assert (chat[-1].usage.prompt_tokens, text_of(chat).strip()) != (3, text_of(items).strip())
+    (blank,) = [item for item in await collect(engine, texting(job(), " ")) if isinstance(item, End)]
+    assert blank.usage.prompt_tokens == 1
+    for wrong in (
+        texting(job(), ""),
+        texting(job(), "a", "b"),
+        structs.replace(texting(job(), "a"), tools=(Tool("t"),)),
+    ):
+        with pytest.raises(BadRequest):
+            await collect(engine, wrong)

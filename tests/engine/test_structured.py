@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -245,6 +246,28 @@ def test_seeded_draws_go_on_with_their_numbers(worker):
     assert [resumed._pick(flat.copy()) for _ in range(3)] == drawn[3:]
     whole.free()
     resumed.free()
+
+
+def text_job(text, **more):
+    return msgspec.structs.replace(job(**more), turns=(Turn(role="text", content=text),))
+
+
+def test_a_bare_text_goes_to_the_model_as_it_is_and_can_be_resumed(worker):
+    text = "<|im_start|>def add(a, b):\n    return"  # the mark of this family, as one token
+    [(whole, end)] = worker.answer(text_job(text, max_tokens=12))
+    assert (
+        end.prompt_tokens == len(worker.model.tokens(text)) == len(plain_tokens(worker.model, text[12:])) + 1
+    )
+    assert text_of(whole).startswith(" a + b\n")
+    ids = ids_of(whole)
+    [(rest, resumed)] = worker.answer(text_job(text, max_tokens=12, resume=tuple(ids[:5])))
+    assert (rest[0].first_index, ids_of(rest)) == (5, ids[5:])
+    assert (resumed.reason, resumed.completion_tokens) == (end.reason, end.completion_tokens)
+
+
+def test_a_prompt_without_tokens_is_refused(worker):
+    [(_, end)] = worker.answer(text_job(""))
+    assert (end.code, end.param) == ("invalid_request", "messages")
 
 
 @pytest.mark.parametrize("token", [2**32 - 1, 49152])

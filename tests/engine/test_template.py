@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 pytest.importorskip("jinja2", reason="templates need jinja2")
@@ -157,3 +158,26 @@ def test_what_hugging_faces_templates_use_is_there():
         "{{ {'a': none}|tojson(indent=2) }}{{ (1, 2)|list|length }}{{ 'a' ~ 1 }}{{ {'k': 1}.items()|list }}"
     )
     assert Template(source).render(job()) == "4BRIEF.True2,1{\n  \"a\": null\n}2a1[('k', 1)]"
+
+
+TEXT = Turn(role="text", content="<|fim_prefix|>def f():\n  ")
+
+
+@pytest.mark.parametrize("source", [QWEN, GEMMA, "{{ strftime_now('%Y') }}{{ raise_exception('never') }}"])
+def test_a_bare_text_is_the_prompt_as_it_is_whatever_the_template(source):
+    assert Template(source).render(job((TEXT,))) == TEXT.content
+    assert Template(source).render(job((msgspec.structs.replace(TEXT, content=""),))) == ""
+
+
+@pytest.mark.parametrize(
+    ("turns", "more", "param"),
+    [
+        ((TURNS[1], TEXT), {}, "messages"),
+        ((TEXT, TEXT), {}, "messages"),
+        ((TEXT,), {"tools": (WEATHER,)}, "tools"),
+    ],
+)
+def test_a_bare_text_stands_alone(turns, more, param):
+    with pytest.raises(BadRequest) as caught:
+        Template(CHATML).render(job(turns, **more))
+    assert caught.value.param == param

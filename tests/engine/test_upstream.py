@@ -22,7 +22,7 @@ from meshnode.errors import (
     EngineFailed,
     ModelNotFound,
 )
-from meshnode.terms import End, Feature, FinishReason, Job, Piece, ToolCall, Usage, Vector, Wish
+from meshnode.terms import End, Feature, FinishReason, Job, Piece, ToolCall, Turn, Usage, Vector, Wish
 from tests.engine.conftest import make_job
 from tests.engine.fake_upstream import (
     Reply,
@@ -464,3 +464,12 @@ async def test_a_path_in_the_url_is_kept():
         fake.url += "/openai/"
         async with living(fake) as engine:
             assert (await emitted(engine, make_job()))[0] == Piece(0, (), "x")
+
+
+async def test_a_bare_text_is_neither_offered_nor_put_as_a_chat():
+    """A node asks only for what a card says; one that does not is refused before anything is sent."""
+    job = msgspec.structs.replace(make_job(), turns=(Turn(role="text", content="Once"),))
+    async with fake_upstream() as fake, living(fake) as engine:
+        assert Feature.TEXT not in engine.cards[0].features
+        assert isinstance(await failure(engine, job), BadRequest)
+        assert [asked for asked in fake.asked if asked.method == "POST"] == []

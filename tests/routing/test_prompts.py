@@ -38,3 +38,10 @@ def test_what_the_request_says_stands() -> None:
 def test_there_are_no_more_stop_strings_than_a_job_may_have() -> None:
     full = Sampling(stop=tuple(f"s{number}" for number in range(STOP_MAX)))
     assert fitted(job(sampling=full), "qwen3", [QWEN]).sampling.stop == full.stop
+
+
+def test_a_bare_text_gets_the_figures_and_stays_the_whole_prompt() -> None:
+    text = Turn(role="text", content="Once")
+    made = fitted(job(text), "qwen3", [QWEN])
+    assert made.turns == (text,)
+    assert made.sampling.temperature == 0.6

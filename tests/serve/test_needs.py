@@ -9,10 +9,11 @@ import pytest
 from meshnode.errors import NoCandidate
 from meshnode.routing.plan import make_plan
 from meshnode.serve.needs import needs_of, with_needs
-from meshnode.terms import Feature, Job, Output, Sampling, Tool
+from meshnode.terms import Feature, Job, Output, Sampling, Tool, Turn
 from tests.routing.offers import card, job, offer
 
 TOOLS = (Tool("look"),)
+TEXT = Turn(role="text", content="Once")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,9 @@ TOOLS = (Tool("look"),)
         ({"sampling": Sampling(logprobs=True)}, (Feature.LOGPROBS,)),
         ({"inputs": ("a",)}, (Feature.EMBEDDINGS,)),
         ({"resume": (1,)}, (Feature.TOKEN_IDS,)),
+        ({"turns": (TEXT,)}, (Feature.TEXT,)),
+        ({"turns": (TEXT,), "resume": (1,)}, (Feature.TOKEN_IDS, Feature.TEXT)),
+        ({"turns": (Turn(role="user", content="hi"),)}, ()),
     ],
 )
 def test_needs(used: dict[str, Any], needed: tuple[Feature, ...]) -> None:

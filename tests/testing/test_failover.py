@@ -9,7 +9,7 @@ import trio
 from meshnode.engine.scripted import ScriptedEngine
 from meshnode.errors import Interrupted
 from meshnode.node import Node
-from meshnode.terms import End, Piece
+from meshnode.terms import End, Piece, Turn
 from meshnode.testing.simulation import Simulation
 
 TOKENS = 60
@@ -27,11 +27,13 @@ async def mesh_of_three(simulation: Simulation, *, two_models: bool = True) -> N
     return a
 
 
-async def answer(simulation: Simulation, node: Node, broken: Break | None) -> tuple[list[int], str, int]:
+async def answer(
+    simulation: Simulation, node: Node, broken: Break | None, prompt: str | list[Turn] = "Tell me a story."
+) -> tuple[list[int], str, int]:
     """The ids, the text and the number of ends of an answer that is broken off after a few tokens."""
     ids: list[int] = []
     text, ends = "", 0
-    async with node.ask("Tell me a story.", max_tokens=TOKENS, temperature=0.0) as running:
+    async with node.ask(prompt, max_tokens=TOKENS, temperature=0.0) as running:
         by = running.answer.served_by.split("#")[0]
         async for item in running.pieces:
             ends += isinstance(item, End)
@@ -84,6 +86,19 @@ def test_an_answer_goes_on_elsewhere_as_if_nothing_had_happened(
         assert await answer(simulation, a, broken) == whole
         assert whole[2] == 1
         assert trio.current_time() - begun < within_s
+
+    mesh(play)
+
+
+def test_a_bare_text_goes_on_elsewhere_too(mesh: Callable[..., Any]) -> None:
+    text = [Turn(role="text", content="Once upon a time")]
+
+    async def play(simulation: Simulation) -> None:
+        a = await mesh_of_three(simulation)
+        whole = await answer(simulation, a, None, text)
+        assert whole != await answer(simulation, a, None, "Once upon a time")
+        assert await answer(simulation, a, crash, text) == whole
+        assert whole[2] == 1
 
     mesh(play)
 

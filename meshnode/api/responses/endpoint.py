@@ -6,8 +6,8 @@ status.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import ClassVar
 
 import msgspec
 
@@ -23,12 +23,11 @@ from meshnode.errors import Interrupted, MeshError
 from meshnode.terms import Answer, End, Job, Piece
 from meshwire.limits import RESPONSE_MAX
 
-# What is called otherwise here than in a chat, whose words the steps below use.
-FIELDS: Mapping[str, str] = {"messages": "input", "response_format": "text.format"}
-
 
 class Responses(Endpoint[ResponseBody]):
     """The endpoint, as an ASGI application."""
+
+    fields: ClassVar = {"messages": "input", "response_format": "text.format"}
 
     def read(self, body: bytes, headers: Iterable[tuple[str, str]]) -> ResponseBody:
         """Decode and check a request, see read_response_body."""
@@ -45,7 +44,7 @@ class Responses(Endpoint[ResponseBody]):
         created = int(self._doors.wall())
         answer = (await anext(items)).item
         if not isinstance(answer, Answer):
-            await exchange.refuse(_in_our_words(answer) if isinstance(answer, MeshError) else answer)
+            await exchange.refuse(answer)
             return
         self._announce(exchange, asked, jobs[0], answer)
         written = Written(asked, jobs[0], created, answer.model)
@@ -89,19 +88,10 @@ async def _stream(items: Items, exchange: Exchange, written: Written, doors: Doo
 def _error_of(item: Item, written: Written) -> MeshError | None:
     """What ends the answer, if this item does, or if there is too much of it."""
     if isinstance(item, MeshError):
-        return _in_our_words(item)
+        return item
     if written.characters > RESPONSE_MAX:
         return Interrupted(f"The answer is longer than {RESPONSE_MAX} characters.")
     return None
-
-
-def _in_our_words(error: MeshError) -> MeshError:
-    """The error with the field's name as this endpoint has it; others may hold the same error."""
-    if error.param not in FIELDS:
-        return error
-    told = copy.copy(error)
-    told.param = FIELDS[error.param]
-    return told
 
 
 def _frames(events: Iterable[Event]) -> bytes:

@@ -16,6 +16,7 @@ from meshnode.terms.candidate import Feature
 DIGEST_TAG = b"meshnode cloud model\0"
 FIXED_TOKENS = 1024  # for what an API may put before every prompt
 PART_TOKENS = 64  # for what a chat template puts around a message, a call or a tool
+UNASKED = (Feature.TOKEN_IDS, Feature.TEXT)  # of them only chats and vectors are asked for
 
 
 class CloudOffer(NamedTuple):
@@ -61,7 +62,7 @@ def _offer(api: CloudApi, model: CloudModel) -> CloudOffer:
 
 def _possible(api: CloudApi, feature: Feature) -> bool:
     """Whether a feature is to be had there; likelihoods would show the placeholders of redacted text."""
-    return feature is not Feature.TOKEN_IDS and not (api.redact and feature is Feature.LOGPROBS)
+    return feature not in UNASKED and not (api.redact and feature is Feature.LOGPROBS)
 
 
 def most_prompt_tokens(job: Job, model: CloudModel) -> int:

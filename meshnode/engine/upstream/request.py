@@ -21,8 +21,10 @@ def chat_body(job: Job, model: str, more: Mapping[str, Any] = MappingProxyType({
 
     `more` are fields that only this kind of server knows.
 
-    Raises BadRequest for a schema that is not JSON.
+    Raises BadRequest for a schema that is not JSON, and for a bare text, which is no chat.
     """
+    if job.is_text:
+        raise BadRequest("This server is asked for chats, not for how a text goes on.", param="messages")
     body: Body = {
         "model": model,
         "messages": [_message(turn) for turn in job.turns],

@@ -32,7 +32,7 @@ def _check_resume(run: Run, model: Model) -> None:
 
 def _check_fits(counted: int, answer: int, limit: int) -> None:
     if not counted:
-        raise BadRequest("the messages make an empty prompt", param="messages")
+        raise BadRequest("the prompt is empty", param="messages")
     if counted + max(answer, 1) <= limit:
         return
     asked = f" and {answer} more are asked for as the answer" if answer else ""

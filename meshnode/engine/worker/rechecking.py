@@ -37,7 +37,8 @@ class Rechecking:
         if self._under_way is not None:
             return Checked(command.number)
         check = command.check
-        if self._template.dated or not can_be_redrawn(check.job) or not 0 <= check.start < len(check.ids):
+        dated = self._template.dated and not check.job.is_text
+        if dated or not can_be_redrawn(check.job) or not 0 <= check.start < len(check.ids):
             return Checked(command.number)
         if not self._may_spell(check):
             return Checked(command.number, (NO_TOKEN,) * (len(check.ids) - check.start))

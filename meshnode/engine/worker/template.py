@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jinja2
 
+from meshnode.engine.text import text_in
 from meshnode.engine.worker.alarm import TooLongError, time_bound
 from meshnode.engine.worker.calls import Style, style_of
 from meshnode.engine.worker.jinja import Sandbox, TemplateRefusalError
@@ -80,11 +81,13 @@ class Template:
             raise EngineFailed(f"the model's chat template is not valid: {error}") from error
 
     def render(self, job: Job) -> str:
-        """The prompt for a job's turns and tools, up to where the assistant's answer begins.
+        """The prompt for a job's turns and tools, up to where the assistant's answer begins; a bare text as it is.
 
         Raises BadRequest when the template refuses the turns (roles in an order it does not know), or
         breaks its bounds over them.
         """
+        if (text := text_in(job)) is not None:
+            return text
         try:
             with time_bound(RENDER_MAX_S):
                 return self._first_that_renders(self._ways(job))
