@@ -10,16 +10,17 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import platformdirs
 from msgspec import Meta
 
-from meshnode.errors import ConfigInvalid, HomeUnusable
+from meshnode.errors import ConfigInvalid
 from meshnode.terms import CacheMode, CloudApi, Prompt, Rating
 from meshnode.terms.hours import EXAMPLE
 from meshnode.terms.serving import Port, Serving, Text
+from meshnode.toml_file import read_toml
 from meshnode.urls import check_cloud, check_serving, checked_url, is_loopback
 
 FILE_NAME = "config.toml"
@@ -28,7 +29,6 @@ ENV_HOME = "MESHNODE_HOME"
 ENV_TICKET = "MESHNODE_TICKET"
 ENV_KEY = "MESHNODE_API_KEY"
 ENV_OTHER = (ENV_HOME, ENV_TICKET, ENV_KEY)  # ours, but not settings
-FILE_BYTES_MAX = 64 * 1024
 
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 UPSTREAMS_MAX = 16
@@ -273,9 +273,16 @@ def load(home: Path | None, flags: Mapping[str, object], env: Mapping[str, str])
     has an impossible value and where it came from; HomeUnusable when the file exists and cannot be read.
     """
     place = (home or default_home(env)).expanduser().absolute()
+    return settled(place, read_toml(place / FILE_NAME), flags, env)
+
+
+def settled(
+    place: Path, written: Mapping[str, object], flags: Mapping[str, object], env: Mapping[str, str]
+) -> Config:
+    """As `load` for the home `place`, whose file says what is `written`."""
     given: dict[str, object] = {}
-    given.update(_typed(_from_file(place / FILE_NAME), f"in {place / FILE_NAME}"))
-    given.update(_typed(_from_env(env), "in the environment", prefix=ENV_PREFIX))
+    given.update(_typed(written, f"in {place / FILE_NAME}"))
+    given.update(_typed(from_env(env), "in the environment", prefix=ENV_PREFIX))
     given.update(_typed(_from_flags(flags), "on the command line", prefix="--"))
     config = Config(home=place, **given)  # type: ignore[arg-type]  # _typed converted every value
     check_serving(config)
@@ -320,22 +327,8 @@ def _meta(field: msgspec.structs.FieldInfo) -> Meta:
     return metas[-1]
 
 
-def _from_file(path: Path) -> dict[str, object]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise HomeUnusable(f"{path} cannot be read: {error.strerror}.") from error
-    if len(raw) > FILE_BYTES_MAX:
-        raise ConfigInvalid(f"{path} is larger than {FILE_BYTES_MAX} bytes.", param=FILE_NAME)
-    try:
-        return msgspec.toml.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigInvalid(f"{path} is not valid TOML: {error}.", param=FILE_NAME) from error
-
-
-def _from_env(env: Mapping[str, str]) -> dict[str, object]:
+def from_env(env: Mapping[str, str]) -> dict[str, object]:
+    """What the environment says of settings, known or not, by their names."""
     ours = {key: value for key, value in env.items() if key.startswith(ENV_PREFIX) and key not in ENV_OTHER}
     return {key.removeprefix(ENV_PREFIX).lower(): value for key, value in sorted(ours.items())}
 

@@ -62,7 +62,7 @@ def _settings() -> str:
     return "\n".join([
         "## Settings\n",
         "A flag beats the environment (`MESHNODE_` and the name in capitals), that beats `config.toml` in the",
-        "the home, which beats the default.\n",
+        "home, which beats the default. `meshnode config show` says which of them has decided each setting.\n",
         "| setting | default | meaning |",
         "|---|---|---|",
         *rows,

@@ -6,6 +6,7 @@ import pytest
 
 from meshnode import config
 from meshnode.errors import ConfigInvalid, HomeUnusable
+from meshnode.toml_file import FILE_BYTES_MAX
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_file_that_cannot_be_read_or_is_huge_is_refused(home):
     with pytest.raises(HomeUnusable):
         config.load(home, {}, {})
     (home / "config.toml").rmdir()
-    write(home, "#" * config.FILE_BYTES_MAX + "\n")
+    write(home, "#" * FILE_BYTES_MAX + "\n")
     with pytest.raises(ConfigInvalid):
         config.load(home, {}, {})
 

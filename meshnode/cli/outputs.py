@@ -16,6 +16,7 @@ from meshnode.cli.complete import Script
 from meshnode.cli.doctor.finding import Diagnosis
 from meshnode.cli.launch import Setup
 from meshnode.cli.models import Offered
+from meshnode.cli.ping import PingEnd, PingLine
 from meshnode.cli.query import Invitation, Peers, Version
 from meshnode.cli.run import AnswerEnd, AnswerText
 from meshnode.cli.service.verb import ServiceView
@@ -23,12 +24,14 @@ from meshnode.cli.trust import Restored, Signed
 from meshnode.control.audit import Heard
 from meshnode.control.endorse import Endorsed
 from meshnode.control.keys import KeyView, MadeKey
+from meshnode.control.logs import LogRecord
 from meshnode.control.models import LocalModel
 from meshnode.control.pull import PullResult
 from meshnode.control.renew import Renewed
 from meshnode.control.revoke import Revoked
 from meshnode.control.root import RootFile
 from meshnode.control.roster import Row
+from meshnode.control.settings import SettingChange, SettingsFile, SettingView
 from meshnode.control.trust import Verified
 from meshnode.models.store import Removed
 from meshnode.observe.snapshot import SharingView, Snapshot
@@ -110,6 +113,7 @@ OUTPUTS: Mapping[str, tuple[type, ...]] = {
     "invite": (Invitation,),
     "status": (Snapshot,),
     "peers": (Peers,),
+    "ping": (PingLine, PingEnd),
     "models": (Offered,),
     "show": (LocalModel,),
     "pull": (Progress, PullResult),
@@ -135,6 +139,12 @@ OUTPUTS: Mapping[str, tuple[type, ...]] = {
     "run": (AnswerText, AnswerEnd),
     "launch": (Setup,),
     "doctor": (Diagnosis,),
+    "logs": (LogRecord,),
+    "config show": (SettingView,),
+    "config get": (SettingView,),
+    "config set": (SettingChange,),
+    "config unset": (SettingChange,),
+    "config path": (SettingsFile,),
     "service install": (ServiceView,),
     "service uninstall": (ServiceView,),
     "service status": (ServiceView,),

@@ -8,11 +8,14 @@ from meshnode.cli.doctor.verb import doctor
 from meshnode.cli.join import join
 from meshnode.cli.keys import keys
 from meshnode.cli.launch import launch
+from meshnode.cli.logs import logs
 from meshnode.cli.models import models, pull, remove, show
+from meshnode.cli.ping import ping
 from meshnode.cli.query import invite, peers, status, version
 from meshnode.cli.route import route
 from meshnode.cli.run import run
 from meshnode.cli.service.verb import service
+from meshnode.cli.settings import config
 from meshnode.cli.sharing import pause, resume
 from meshnode.cli.trust import trust
 from meshnode.cli.up import up
@@ -34,6 +37,7 @@ for _command in (
     invite,
     status,
     peers,
+    ping,
     models,
     show,
     pull,
@@ -47,6 +51,8 @@ for _command in (
     run,
     launch,
     doctor,
+    logs,
+    config,
     service,
     completion,
     version,

@@ -11,6 +11,7 @@ from meshnode.errors import Busy, MeshError, Unreachable
 from meshnode.net.base import Transport
 from meshnode.net.closing import error_from, error_of, turned_away
 from meshnode.net.inbox import Inbox, OnNotice, OnRequest, OnStream
+from meshnode.net.pending import Pending, Pongs
 from meshnode.net.pulse import Pulse
 from meshnode.net.stream import Stream, StreamLost, StreamSilent
 from meshnode.net.writer import Writer
@@ -23,16 +24,6 @@ from meshwire.session import Session
 from meshwire.states import SessionState
 
 __all__ = ["Link", "Stream", "StreamLost", "StreamSilent"]
-
-
-class _Pending:
-    """A request that waits for its reply."""
-
-    __slots__ = ("event", "reply")
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.reply: Message | None = None
 
 
 class Link:
@@ -53,7 +44,8 @@ class Link:
         self.error: MeshError | None = None
         self._transport = transport
         self._streams: dict[int, Stream] = {}
-        self._replies: dict[int, _Pending] = {}
+        self._replies: dict[int, Pending] = {}
+        self._pongs = Pongs()
         self._asking = trio.CapacityLimiter(limits.PENDING_REQUESTS)
         self._writer = Writer(transport, session, self._lose)
         self._closed = trio.Event()
@@ -156,7 +148,7 @@ class Link:
 
     async def request(self, message: Message, timeout_s: float = 3.0) -> Message:
         """Ask and wait for the reply; raises Unreachable, or the error that the other end answers with."""
-        pending = _Pending()
+        pending = Pending()
         with trio.move_on_after(timeout_s):
             async with self._asking:
                 self._check()
@@ -216,6 +208,12 @@ class Link:
         if was_joining and not self.joining:
             self.newcomer = True
             self.on_open()
+
+    async def ping(self) -> float:
+        """The round trip of a ping of its own, in milliseconds, however long it takes; raises Unreachable."""
+        async with self._asking:
+            self._check()
+            return await self._pongs.of(self._ping())
 
     async def notify(self, message: Message) -> None:
         """Send a message that wants no reply; raises Unreachable."""
@@ -340,11 +338,12 @@ class Link:
         for stream in self._watched:
             stream.fell_silent()
 
-    def _ping(self) -> None:
-        if not self.alive:
-            return  # it says goodbye already
-        self.session.ping(self._pulse.ping(trio.current_time()))
-        self._writer.push()
+    def _ping(self) -> int:
+        token = self._pulse.ping(trio.current_time())
+        if self.alive:  # else it says goodbye already
+            self.session.ping(token)
+            self._writer.push()
+        return token
 
     def _check(self) -> None:
         if self.error is not None:
@@ -361,6 +360,7 @@ class Link:
             self._streams.clear()
             for pending in self._replies.values():
                 pending.event.set()
+            self._pongs.end()
         if stop:
             self._scope.cancel()
 
@@ -391,10 +391,10 @@ class Link:
             case events.StreamReset(number, code) if number in self._streams:
                 self._streams.pop(number).break_off(code)
             case events.Reply(number, message) if number in self._replies:
-                self._replies[number].reply = message
-                self._replies[number].event.set()
+                self._replies[number].came(message)
             case events.Pong(token):
                 self._pulse.ponged(token, trio.current_time())
+                self._pongs.came(token)
             case events.Closed(code, reason):  # who says goodbye wants nothing any more
                 said = f"{self.name} closed the link: {reason or code.name.lower()}."
                 self._lose(error_of(code, said), code=ResetCode.CANCEL)

@@ -28,6 +28,7 @@ from meshnode.node.auditing import Auditor
 from meshnode.node.engines import Engines
 from meshnode.node.far import Far
 from meshnode.node.founding import found
+from meshnode.node.pinging import Pinging
 from meshnode.node.presence import Presence, World
 from meshnode.node.provenance import answer_for, label_of
 from meshnode.node.remembering import recall_of
@@ -111,6 +112,7 @@ class Node:
         self.cloud = CloudRung(config.cloud, config.home, seams, os.environ)
         self._chooser = self._made_chooser(config)
         self.trust, self.keys = TrustActions(self.present), Keyring(store, seams, config.profiles)
+        self.ping = Pinging(self.present).ping
         choose = traced.choosing(audit.choosing(self._chooser, self._chooser.plan), self._tracer)
         run_on = traced.running(audit.running(self._run_on), self._tracer)
         self._recall = recall_of(config, seams, self.bench, identity.node, lambda: self._label(identity.node))

@@ -15,7 +15,9 @@ from meshnode.api import app, control_socket, server
 from meshnode.api.traffic import Traffic
 from meshnode.config import Config
 from meshnode.control.invite import EXPIRES_DEFAULT_S
+from meshnode.control.logs import logs_verbs
 from meshnode.control.models import remove_verb
+from meshnode.control.ping import ping_verb
 from meshnode.control.pull import progress_event, pull_verb
 from meshnode.control.route import route_verb
 from meshnode.control.sharing import PauseArguments, pause_verb, resume_verb
@@ -37,6 +39,7 @@ from meshnode.node.node import Node
 from meshnode.node.opening import open_node
 from meshnode.observe.recent import Recent
 from meshnode.observe.snapshot import EngineView, ModelView, SharingView, Snapshot
+from meshnode.observe.tail import TAIL
 from meshnode.routing.decision import DecisionView
 from meshnode.serve.readiness import Readiness
 from meshnode.terms import Job, Wish
@@ -163,11 +166,13 @@ def verbs_of(node: Node) -> dict[str, Verb]:
         "join": partial(_join_verb, node),
         "pull": pull_verb(partial(_pull, node)),
         "route": route_verb(node.explain),
+        "ping": ping_verb(node.ping),
         "rm": remove_verb(partial(_remove, node)),
         "pause": pause_verb(partial(_pause, node)),
         "resume": resume_verb(node.sharing.resume),
         **node.trust.verbs(),
         **node.keys.verbs(),
+        **logs_verbs(TAIL),
     }
 
 

@@ -33,7 +33,12 @@ class Tail:
 
     def after(self, n: int) -> tuple[LogLine, ...]:
         """Those later than line `n` that are still kept, oldest first."""
-        return tuple(line for line in self._lines if line.n > n)
+        return tuple(line for line in tuple(self._lines) if line.n > n)  # a copy: threads log, too
+
+    @property
+    def last(self) -> int:
+        """The number of the newest line, 0 before the first."""
+        return self._n
 
 
 TAIL = Tail()  # logging is set up once for a process, and so is this

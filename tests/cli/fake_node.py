@@ -2,7 +2,7 @@
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,13 +12,16 @@ import trio.lowlevel
 from meshnode.api import server
 from meshnode.api.app import build
 from meshnode.api.control_socket import serve
+from meshnode.control.logs import logs_verbs
 from meshnode.control.models import remove_verb
+from meshnode.control.ping import ping_verb
 from meshnode.control.pull import pull_verb
 from meshnode.control.route import route_verb
 from meshnode.control.sharing import pause_verb, resume_verb
 from meshnode.control.status import status_verb
 from meshnode.models.store import Removed
 from meshnode.observe.snapshot import EngineView, MeshView, ModelView, PeerView, SharingView, Snapshot
+from meshnode.observe.tail import Tail
 from meshnode.routing.decision import CandidateView, DecisionView
 
 SNAPSHOT = Snapshot(
@@ -52,6 +55,9 @@ class FakeNode:
         self.snapshot = SNAPSHOT
         self.asked = []
         self.refusal = None
+        self.tail = Tail()
+        self.pong = None  # what comes of a ping, by its number; None: nothing ever
+        self.pings = 0
         self._ready = threading.Event()
         self._token = None
         self._stop = None
@@ -94,6 +100,14 @@ class FakeNode:
     async def _resume(self):
         return SharingView(untold=("spare_idle_s",))
 
+    async def _ping(self, node, *, timeout_s):
+        self.asked.append(("ping", node, timeout_s))
+        self.pings += 1
+        view = self.pong(self.pings)
+        if view is None:
+            await trio.sleep_forever()
+        return view
+
     async def _run(self):
         verbs = {
             "status": status_verb(lambda: self.snapshot),
@@ -102,6 +116,8 @@ class FakeNode:
             "rm": remove_verb(self._give_up),
             "pause": pause_verb(self._pause),
             "resume": resume_verb(self._resume),
+            "ping": ping_verb(self._ping),
+            **logs_verbs(self.tail),
             "join": self._join,
             "invite": self._invite,
         }
@@ -119,6 +135,11 @@ class FakeNode:
     def _fields(self):
         return {name: getattr(SNAPSHOT, name) for name in SNAPSHOT.__struct_fields__}
 
+    def stop(self):
+        """End it, if it has not ended."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._stop.set)
+
     @contextmanager
     def running(self):
         thread = threading.Thread(target=trio.run, args=(self._run,))
@@ -127,7 +148,7 @@ class FakeNode:
         try:
             yield self
         finally:
-            self._token.run_sync_soon(self._stop.set)
+            self.stop()
             thread.join(10)
 
 
