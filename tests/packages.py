@@ -1,4 +1,4 @@
-"""Packages of other people's making that only tests use, each set in a folder of its own beside the checkout.
+"""Packages of other people's making that only tests use, each set in a folder of its own below .bench/.
 
 They are not in the environment that the tests run in: some pin other versions of what is there.
 """
@@ -24,6 +24,23 @@ def fetched(requirements: Path) -> Path:
         subprocess.run([*pip, "--target", folder, "-r", requirements], check=True, stdout=sys.stderr)
         stamp.write_text(wanted, encoding="utf-8")
     return folder
+
+
+def fetched_for_node(folder: Path) -> Path:
+    """Where the npm packages of a folder's package-lock.json are, as modules for NODE_PATH; fetched likewise."""
+    home = ROOT / ".bench" / folder.name
+    stamp = home / "installed.json"
+    wanted = (folder / "package-lock.json").read_text(encoding="utf-8")
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        print(f"fetching {folder.name} into {home.relative_to(ROOT)} (once)", file=sys.stderr)
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(folder / name, home)
+        npm = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run(npm, cwd=home, check=True, stdout=sys.stderr)
+        stamp.write_text(wanted, encoding="utf-8")
+    return home / "node_modules"
 
 
 def with_packages(folder: Path, **more: str) -> dict[str, str]:

@@ -70,7 +70,8 @@ class EventStream:
         """Say something whenever the client has heard nothing for too long; until cancelled."""
         while True:
             await trio.sleep_until(min(self._due, trio.current_time() + KEEP_ALIVE_S))
-            if trio.current_time() >= self._due and not self._write.under_way:
+            await self.between_writes()  # one to a client that does not read may last long after it was due
+            if trio.current_time() >= self._due:
                 await self.write(KEEP_ALIVE)
 
     async def between_writes(self) -> None:

@@ -14,6 +14,8 @@ from meshwire.numbers import Flag, ResetCode
 from meshwire.states import StreamState, StreamStep
 from meshwire.streams import FRAME_COST, Inflow, Outflow, Stream, cost
 
+UNREAD_SHARE = 16  # a stream of which much is unread may take a sixteenth of what is left for all
+
 
 class Multiplex:
     """The streams of one session. `put` queues a frame. The initiator's streams have odd numbers."""
@@ -23,7 +25,7 @@ class Multiplex:
         self._streams: dict[int, Stream] = {}
         self._next = 1 if initiator else 2
         self._last_theirs = 0
-        self._inflow = Inflow(limits.CONNECTION_CREDIT)
+        self._inflow = Inflow(limits.CONNECTION_CREDIT, shared=True)
         self._outflow = Outflow(limits.CONNECTION_CREDIT)
 
     def __contains__(self, number: int) -> bool:
@@ -52,7 +54,20 @@ class Multiplex:
         stream = self._streams.get(number)
         if stream is None or not stream.may_send:
             return 0
-        return max(0, min(stream.outflow.left, self._outflow.left) - FRAME_COST)
+        return max(0, self._room(stream) - FRAME_COST)
+
+    def _room(self, stream: Stream) -> int:
+        """What may be spent on a stream now: a share of what is left for all, where much of its own is not read.
+
+        As in Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches" (1998): so
+        streams that nobody reads leave room for others. Less than half of a window may have been read all the same,
+        since that much is not given back yet.
+        """
+        spent = stream.outflow.spent
+        room = min(stream.outflow.left, self._outflow.left)
+        if 2 * spent < limits.STREAM_CREDIT:
+            return room
+        return max(0, min(room, self._outflow.left // UNREAD_SHARE - spent))
 
     def send(self, number: int, payload: bytes, end: bool) -> None:
         """Queue one payload."""
@@ -60,10 +75,10 @@ class Multiplex:
         if stream is None or not stream.may_send or not (payload or end):
             raise LocalWireError(f"stream {number} cannot be sent on")
         amount = cost(len(payload))
-        if amount > self._outflow.left:
-            raise LocalWireError(f"{len(payload)} bytes are more than the connection's credit")
+        if amount > self._room(stream):
+            raise LocalWireError(f"{len(payload)} bytes are more than stream {number} has credit for")
         frame = encode_data(number, payload, end=end)
-        stream.outflow.take(amount)  # raises when it is more than the stream's
+        stream.outflow.take(amount)
         self._outflow.take(amount)
         stream.answered = stream.answered or not stream.ours
         self._put(frame)
@@ -128,6 +143,7 @@ class Multiplex:
             self.reset(number, ResetCode.CREDIT)
             found.append(StreamReset(number, ResetCode.CREDIT))
             return
+        self._give_back(0)  # what was due may be half of what is free now
         stream.answered = stream.answered or stream.ours
         if end:
             stream.step(StreamStep.RECEIVE_END)

@@ -25,6 +25,11 @@ class Outflow:
         self._size = size
         self.left = size
 
+    @property
+    def spent(self) -> int:
+        """What the other end has not given back."""
+        return self._size - self.left
+
     def take(self, amount: int) -> None:
         """Spend credit; raises LocalWireError if there is not enough."""
         if amount > self.left:
@@ -39,12 +44,17 @@ class Outflow:
 
 
 class Inflow:
-    """What they may still send, and what is due to them for what was consumed."""
+    """What they may still send, and what is due to them for what was consumed.
 
-    __slots__ = ("_due", "_size", "left")
+    What is due is told by halves: of the window, or, where it is `shared` by several readers, of what is not held by
+    those who do not read. Else a few of them would keep from all others what these have given back.
+    """
 
-    def __init__(self, size: int) -> None:
+    __slots__ = ("_due", "_shared", "_size", "left")
+
+    def __init__(self, size: int, *, shared: bool = False) -> None:
         self._size = size
+        self._shared = shared
         self._due = 0
         self.left = size
 
@@ -56,9 +66,10 @@ class Inflow:
         return True
 
     def give(self, amount: int) -> int:
-        """Something was consumed; the credit to announce now, or 0 while it is less than half the window."""
+        """Something was consumed; the credit to announce now, or 0 while it is less than half."""
         self._due += amount
-        if 2 * self._due < self._size:
+        free = self.left + self._due if self._shared else self._size
+        if 2 * self._due < free:
             return 0
         credit, self._due = self._due, 0
         self.left += credit

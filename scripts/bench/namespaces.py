@@ -20,13 +20,6 @@ AGREED_WITHIN_S = 10.0
 PAUSE_MAX_S = 15.0  # ten seconds until silence is a loss, and the way to another node
 
 
-def bounded(name: str, value: float, unit: str, limit: float) -> shape.Row:
-    """A figure that must not exceed a limit; a limit of 0 is met by 0 alone."""
-    return shape.Row(
-        name, value, unit, limit, "at most", "<= 1", paired=value / limit if limit else 1.0 + value
-    )
-
-
 def rows_of_halves(cut: Halves, parted_s: float) -> list[shape.Row]:
     """What became of the requests of a mesh that was cut."""
     load, label = cut.load, f"cut for {parted_s:g} s"
@@ -39,9 +32,9 @@ def rows_of_halves(cut: Halves, parted_s: float) -> list[shape.Row]:
     pause_ms = 1000 * max(outcome.longest_pause_s for outcome in load.outcomes)
     return [
         *rows,
-        bounded(f"{label}: requests lost", lost, "requests", 0),
-        bounded(f"{label}: longest pause", pause_ms, "ms", 1000 * DEADLINE_S),
-        bounded(f"{label}: until all agree again", 1000 * cut.agreed_s, "ms", 1000 * AGREED_WITHIN_S),
+        shape.bounded(f"{label}: requests lost", lost, "requests", 0),
+        shape.bounded(f"{label}: longest pause", pause_ms, "ms", 1000 * DEADLINE_S),
+        shape.bounded(f"{label}: until all agree again", 1000 * cut.agreed_s, "ms", 1000 * AGREED_WITHIN_S),
     ]
 
 
@@ -52,8 +45,8 @@ def rows_of_struck(label: str, struck: Struck, *, same_run: bool) -> list[shape.
     whole = stands and same and _finished(struck.before, struck.after)
     pause_ms, usual_ms = (1000 * outcome.longest_pause_s for outcome in (struck.after, struck.before))
     return [
-        bounded(f"{label}: answers lost or begun anew", float(not whole), "answers", 0),
-        bounded(f"{label}: pause (undisturbed {usual_ms:.0f} ms)", pause_ms, "ms", 1000 * PAUSE_MAX_S),
+        shape.bounded(f"{label}: answers lost or begun anew", float(not whole), "answers", 0),
+        shape.bounded(f"{label}: pause (undisturbed {usual_ms:.0f} ms)", pause_ms, "ms", 1000 * PAUSE_MAX_S),
     ]
 
 

@@ -56,6 +56,11 @@ class Row:
         return asdict(self) | {"ratio": round(self.ratio, 4), "holds": self.holds}
 
 
+def bounded(name: str, value: float, unit: str, limit: float) -> Row:
+    """A figure that must not exceed a limit; a limit of 0 is met by 0 alone."""
+    return Row(name, value, unit, limit, "at most", "<= 1", paired=value / limit if limit else 1.0 + value)
+
+
 def percentile(values: Sequence[float], of: int) -> float:
     """The nearest-rank percentile: at least `of` percent of the values are not above it."""
     ordered = sorted(values)

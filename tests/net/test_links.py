@@ -228,6 +228,32 @@ def test_a_sender_waits_for_a_slow_reader_and_nobody_else_does(kind: str) -> Non
     give(kind, play)
 
 
+def test_streams_that_nobody_reads_do_not_stop_one_that_is_read(kind: str) -> None:
+    """Twenty of them could hold all of the connection's credit."""
+
+    async def play(stage: Stage) -> None:
+        async def work(_link: Link, stream: Stream, opening: Open) -> None:
+            rounds = 10_000 if opening.kind == "stuck" else 300
+            for _ in range(rounds):
+                await stream.send(bytes(4000))
+            await stream.send(b"", end=True)
+
+        stage.on_stream = work
+        near, _ = await stage.pair()
+        for _ in range(20):
+            stream = await near.open(Open("stuck"))
+            assert await stream.receive() is not None
+        await trio.sleep(0.2)
+        read = await near.open(ASK)
+        received = 0
+        with trio.fail_after(20):
+            while (payload := await read.receive()) is not None:
+                received += len(payload)
+        assert received == 300 * 4000
+
+    give(kind, play)
+
+
 def test_many_streams_share_the_connection_credit(kind: str) -> None:
     async def play(stage: Stage) -> None:
         near, _ = await stage.pair()
