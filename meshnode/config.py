@@ -159,6 +159,9 @@ class Config(Serving, frozen=True, kw_only=True):
             description="How many seconds of waiting a joule is worth; 0 leaves energy out of account.",
         ),
     ] = 0.0
+    hedge: Annotated[
+        bool, Meta(description="Ask a second node for public answers that are slow to begin.")
+    ] = False
     advertise: Annotated[
         Texts,
         Meta(description="Addresses to tell others instead of those found on the machine, ws://HOST:PORT."),

@@ -51,7 +51,7 @@ class NoCandidate(MeshError):
 
 
 class BudgetExceeded(MeshError):
-    """A commercial API could serve it, but what the owner allows to spend there does not cover the request."""
+    """What may be spent on the request, in money or energy, does not cover it where it could be served."""
 
     code = "budget_exceeded"
 

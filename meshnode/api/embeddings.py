@@ -118,6 +118,7 @@ async def _finish(
     except MeshError as error:
         await exchange.refuse(error)
         return
+    exchange.counted(end.usage)
     usage = EmbeddingsUsage(end.usage.prompt_tokens, end.usage.prompt_tokens)
     await exchange.respond(msgspec.json.encode(EmbeddingList(data=shapes, model=model, usage=usage)))
 

@@ -80,10 +80,11 @@ class Exchange:
             view = msgspec.structs.replace(view, candidates=candidates)
         self._headers["x-mesh-decision"] = text
 
-    def counted(self, usage: Usage) -> None:
-        """Say what a whole answer has cost, if a commercial API served it."""
-        if self._cloud is not None:
-            nusd = self._cloud.price.cost_nusd(usage.prompt_tokens, usage.completion_tokens)
+    def counted(self, *usages: Usage) -> None:
+        """Say what a whole answer has cost, all choices of it; a commercial API's price besides."""
+        self._headers["x-mesh-cost-usd"] = f"{sum(usage.cost_nusd for usage in usages) / NUSD:.9f}"
+        if self._cloud is not None and len(usages) == 1:  # several may have been served by different ones
+            nusd = self._cloud.price.cost_nusd(usages[0].prompt_tokens, usages[0].completion_tokens)
             self._headers["x-mesh-price-usd"] = f"{nusd / NUSD:.9f}"
 
     async def start(self) -> None:

@@ -41,6 +41,7 @@ class MeshOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     residency: Annotated[tuple[Label, ...], Meta(max_length=LABELS_MAX)] | None = None
     signed_by: Annotated[tuple[PublicKey, ...], Meta(max_length=16)] | None = None
     max_price: Annotated[float, Meta(ge=0)] | None = None
+    max_joules: Annotated[float, Meta(ge=0)] | None = None
     tenant: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     explain: bool | None = None
     cache: CacheMode | None = None
@@ -108,6 +109,7 @@ def wished(job: Job, asked: MeshBody, prompt_field: str) -> Job:
         signed_by=mesh.signed_by,
         cache=mesh.cache,
         max_price_usd=mesh.max_price,
+        max_joules=mesh.max_joules,
     )
     return given(msgspec.structs.replace(job, wish=wish), deadline_ms=mesh.deadline_ms)
 

@@ -132,7 +132,6 @@ async def _whole(items: Items, exchange: Exchange, shapes: Shapes, choices: int)
             await exchange.refuse(Interrupted(f"The answer is longer than {RESPONSE_MAX} characters."))
             return
         if all(each.end for each in gathered):
-            if choices == 1 and gathered[0].end:  # several may have been served by different ones
-                exchange.counted(gathered[0].end.usage)
+            exchange.counted(*(each.end.usage for each in gathered if each.end))
             await exchange.respond(shapes.whole(gathered))
             return

@@ -73,9 +73,9 @@ class Kept(msgspec.Struct, frozen=True):
 
     @property
     def items(self) -> tuple[Emitted, ...]:
-        """What a run would emit; nothing of its prompt was computed."""
+        """What a run would emit; nothing of its prompt was computed, and nothing is paid twice."""
         pieces = (Piece(0, self.ids, self.text),) if self.text or self.ids else ()
-        usage = msgspec.structs.replace(self.usage, cached_tokens=self.usage.prompt_tokens)
+        usage = msgspec.structs.replace(self.usage, cached_tokens=self.usage.prompt_tokens, cost_nusd=0)
         return (*pieces, End(FinishReason.STOP, usage))
 
 

@@ -51,6 +51,8 @@ async def explain(screen: Screen, home: Path, *, residency: tuple[str, ...], **a
     screen.table(COLUMNS, [_row(one) for one in seen.candidates])
     if seen.refusal:
         screen.line(seen.refusal)
+    elif seen.hedge:
+        screen.line(f"A second node beside the first: {seen.hedge}.")
 
 
 def _row(one: CandidateView) -> tuple[str, ...]:

@@ -29,9 +29,11 @@ def job_from(
 
 
 def naming(job: Job, candidate: Candidate) -> Job:
-    """The job with the model that was chosen, by digest, so that the other end runs that one and no other."""
+    """The job with the model that was chosen, by digest, so that the other end runs that one and no other, and with
+    the price that was reckoned with.
+    """
     wish = msgspec.structs.replace(job.wish, model=f"sha256:{candidate.card.digest.hex()}")
-    return msgspec.structs.replace(job, wish=wish)
+    return msgspec.structs.replace(job, wish=wish, price_usd=candidate.price_usd)
 
 
 def embedding_job(

@@ -25,6 +25,7 @@ from meshnode.node.addresses import addresses_at
 from meshnode.node.asking import embedding_job, job_from, naming
 from meshnode.node.attesting import Attestation
 from meshnode.node.auditing import Auditor
+from meshnode.node.deciding import chooser_of, hedger_of
 from meshnode.node.engines import Engines
 from meshnode.node.far import Far
 from meshnode.node.founding import found
@@ -44,13 +45,10 @@ from meshnode.observe.snapshot import ModelView, Snapshot
 from meshnode.observe.trace import tracer
 from meshnode.routing.decision import DecisionView
 from meshnode.routing.prompts import fitted
-from meshnode.routing.quality import Qualities
-from meshnode.routing.score import Worth
 from meshnode.seams import Seams
 from meshnode.serve import traced
 from meshnode.serve.admit import Admission
 from meshnode.serve.attended import attended
-from meshnode.serve.choose import Chooser
 from meshnode.serve.cloud import CloudRung, cloud_answer
 from meshnode.serve.inbound import Inbound
 from meshnode.serve.local import Bench
@@ -110,20 +108,24 @@ class Node:
         self._admission = admission = Admission()
         self.metrics, self.recent, self._tracer = Metrics(self.snapshot), Recent(), tracer()
         self.cloud = CloudRung(config.cloud, config.home, seams, os.environ)
-        self._chooser = self._made_chooser(config)
+        self._chooser = chooser_of(config, identity.node, self.bench, seams, self._far, self.cloud)
         self.trust, self.keys = TrustActions(self.present), Keyring(store, seams, config.profiles)
         self.ping = Pinging(self.present).ping
         choose = traced.choosing(audit.choosing(self._chooser, self._chooser.plan), self._tracer)
         run_on = traced.running(audit.running(self._run_on), self._tracer)
         self._recall = recall_of(config, seams, self.bench, identity.node, lambda: self._label(identity.node))
-        self._walk = Walk(
-            admission, choose, run_on, self._answer_for, self._chooser.router.budget, self._recall
-        )
+        budget, hedger = self._chooser.router.budget, hedger_of(self._chooser, self.metrics)
+        self._walk = Walk(admission, choose, run_on, self._answer_for, budget, self._recall, hedger)
         self.readiness = partial(readiness, self._chooser, admission, self.snapshot)
         self._weights = Weights(config, self.models_store, seams, self.present, lambda: admission.taken > 0)
         served = Served(self.metrics, self._tracer, self.recent)
         self._inbound = inbound = Inbound(
-            admission, self.bench, self._chooser.local, identity.node, watch_run=served
+            admission,
+            self.bench,
+            self._chooser.local,
+            identity.node,
+            watch_run=served,
+            price_usd=config.price_usd,
         )
         self._world = World(
             config,
@@ -137,19 +139,6 @@ class Node:
             partial(addresses_at, config.mesh_host),
             lambda: audit.end,
             attestation or Attestation(),
-        )
-
-    def _made_chooser(self, config: Config) -> Chooser:
-        return Chooser(
-            self.identity.node,
-            self.bench,
-            self.seams.rng,
-            self._far.candidates,
-            self._far.vitals_seqs,
-            self._far.look_up,
-            self.cloud.candidates,
-            reach=self._far.reach,
-            worth=Worth(config.usd_s, config.joule_s, Qualities(config.ratings)),
         )
 
     # --- What its owner can ask of it ---

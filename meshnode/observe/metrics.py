@@ -67,6 +67,9 @@ class Metrics:
         self.cache_answers = self._counter(
             "cache_answers", "Requests answered from the cache or by a run under way.", "kind"
         )
+        self.hedges = self._counter(
+            "hedges", "Requests that a second node was sent too, by how that ended for it.", "outcome"
+        )
         self.served = self._counter(
             "served_requests", "Requests of other nodes that are over here.", "outcome"
         )
@@ -83,6 +86,10 @@ class Metrics:
     def outcome(self, code: str) -> str:
         """An error's code as a label: codes of newer peers are all the same."""
         return code if code in self._outcomes else OTHER
+
+    def note_hedge(self, outcome: str) -> None:
+        """A request was sent to a second node too, which won, lost or failed."""
+        self.hedges.labels(outcome).inc()
 
     def note_served(self, code: str, usage: Usage) -> None:
         """A request of another node is over; `code` is OK, CANCELLED or that of its error."""

@@ -40,13 +40,15 @@ class CandidateView(msgspec.Struct, frozen=True, kw_only=True):
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     """The whole decision; `refusal` is the error of a request that nobody may serve.
 
-    `made` tells one that a request has led to from one that would be made now.
+    `made` tells one that a request has led to from one that would be made now, `hedge` whether a second node was, or
+    would be, sent the request beside the first.
     """
 
     model: str
     candidates: tuple[CandidateView, ...]
     refusal: str = ""
     made: bool = False
+    hedge: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from meshnode.errors import BudgetExceeded, Busy, MeshError, ModelNotFound, NoCandidate
-from meshnode.routing import policy
+from meshnode.routing import ceilings, policy
 from meshnode.routing.policy import ModelWish, Reason
 from meshnode.routing.quality import TASKS
 from meshnode.routing.score import NOTHING, Known, Score, Worth, capacity, score
@@ -92,8 +92,16 @@ def make_plan(
     left_alone: list[Choice] = []
     rejected: list[Rejected] = []
     for candidate in candidates:
-        reason = policy.reject(candidate, job.wish, model, tried=tried, counted_tokens=counted_tokens)
+        reason = policy.reject(
+            candidate,
+            job.wish,
+            model,
+            tried=tried,
+            counted_tokens=counted_tokens,
+            too_dear=ceilings.too_dear(job, candidate),
+        )
         known = known_of(candidate) if reason is None else NOTHING
+        reason = reason or _too_thirsty(job, candidate, known)
         if reason is not None:
             rejected.append(Rejected(candidate, reason))
             continue
@@ -105,6 +113,18 @@ def make_plan(
     rungs = [_ordered(chosen, rung, rng) for rung in Rung]
     ladder = _climb([rung for rung in rungs if rung], job.deadline_ms / 1000)
     return Plan(job.wish.model, tuple(choice for rung in ladder for choice in rung), tuple(rejected))
+
+
+def _too_thirsty(job: Job, candidate: Candidate, known: Known) -> Reason | None:
+    """Why a request that limits its energy may not be served there."""
+    if job.wish.max_joules is None:
+        return None
+    joules = ceilings.most_joules(
+        job, candidate.card, known=known, in_flight=candidate.in_flight + known.sent
+    )
+    if joules is None:
+        return Reason.UNMETERED
+    return Reason.ENERGY if joules > job.wish.max_joules else None
 
 
 def choice_of(candidate: Candidate, wish: Wish, model: ModelWish, known: Known, worth: Worth) -> Choice:

@@ -31,6 +31,9 @@ class Reason(StrEnum):
     RESIDENCY = "does not carry the residency labels"
     PLACE = "not a place the request allows"
     PRICE = "could cost more than the request allows"
+    DEARER = "asks more than it advertises"
+    ENERGY = "could take more energy than the request allows"
+    UNMETERED = "cannot tell what energy it takes, which the request limits"
     BUDGET = "could cost more than its budget covers"
     EXPIRED = "its ad or vitals have expired"
     UNREACHABLE = "no path to it is known"
@@ -97,11 +100,12 @@ def reject(
     *,
     tried: Tried = (),
     counted_tokens: int = 0,
+    too_dear: bool = False,
 ) -> Reason | None:
     """The reason why a candidate may not serve, or None if it may.
 
     `tried` holds (node, weights digest) pairs; `counted_tokens` is what a worker has counted for prompt and
-    answer, 0 before any has: an estimate rules nobody out.
+    answer, 0 before any has: an estimate rules nobody out. `too_dear` says that it could cost more than is allowed.
     """
     card = candidate.card
     checks = (
@@ -118,7 +122,7 @@ def reject(
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),
         (Reason.RESIDENCY, not set(wish.residency) <= set(candidate.labels)),
         (Reason.PLACE, not _place_allows(candidate, wish)),
-        (Reason.PRICE, not _is_cheap_enough(candidate.cloud, wish.max_price_usd)),
+        (Reason.PRICE, too_dear or not _is_cheap_enough(candidate.cloud, wish.max_price_usd)),
         (Reason.BUDGET, not _is_covered(candidate.cloud)),
         (Reason.EXPIRED, candidate.ad_expired),
         (Reason.UNREACHABLE, not candidate.reachable),

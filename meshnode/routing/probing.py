@@ -6,11 +6,13 @@ came and what did not is told to it, and when; asking is somebody else's.
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from meshnode.routing.ceilings import asks_more
 from meshnode.routing.decision import Decision
 from meshnode.routing.ledger import Key, key_of
-from meshnode.routing.plan import Choice, Plan, Rung, cost_of
+from meshnode.routing.plan import Choice, Plan, Rejected, Rung, cost_of
+from meshnode.routing.policy import Reason
 from meshnode.routing.score import capacity
 from meshnode.seams import Rng
 from meshwire.limits import HELD_LEAST_S, HELD_MAX_S, HELD_ROUND_TRIPS
@@ -26,13 +28,17 @@ WAIT_ROUND_TRIPS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a candidate says it is: its queue without the asker's own request, and when that would begin to answer."""
+    """How a candidate says it is: its queue without the asker's own request, and when that would begin to answer.
+
+    `price_usd` is what it asks now; None where it does not say.
+    """
 
     in_flight: int
     queued_prefill: int
     queued_decode: int
     first_token_s: float = 0.0
     accepting: bool = True
+    price_usd: float | None = None
 
 
 def held_s(rtt_ms: float | None) -> float:
@@ -64,15 +70,22 @@ class Asking:
         self._waiting = {key_of(choice.candidate): choice for choice in self.asked}
         self._answered: dict[Key, Choice] = {}
         self._refused: set[Key] = set()
+        self._dearer: list[Rejected] = []
 
     def answered(self, choice: Choice, reply: Reply) -> None:
         """One has answered."""
         key = key_of(choice.candidate)
         self._waiting.pop(key, None)
-        if reply.accepting:
+        if asks_more(reply.price_usd, choice.candidate.price_usd):
+            self._dearer.append(Rejected(choice.candidate, Reason.DEARER))
+        elif reply.accepting:
             self._answered[key] = self._rescore(choice, reply)
         else:
             self._refused.add(key)
+
+    def keeps(self, choice: Choice) -> bool:
+        """Whether it has answered and may be taken: then its place is to be kept."""
+        return key_of(choice.candidate) in self._answered
 
     def failed(self, choice: Choice) -> None:
         """One cannot be asked."""
@@ -92,15 +105,20 @@ class Asking:
     def decision(self) -> Decision:
         """The decision, as it stands now."""
         asked = frozenset(key_of(choice.candidate) for choice in self.asked)
-        return Decision(self._plan, self.ordered(), asked, frozenset(self._answered))
+        plan = replace(self._plan, rejected=(*self._plan.rejected, *self._dearer))
+        return Decision(plan, self.ordered(), asked, frozenset(self._answered))
 
     def ordered(self) -> tuple[Choice, ...]:
-        """Whom to take, best first: who answered, who was not asked or did not answer in time, who said no."""
+        """Whom to take, best first: who answered, who was not asked or did not answer in time, who said no.
+
+        Who asks more than it advertises is not taken at all.
+        """
         answered = sorted(self._answered.values(), key=cost_of)
         for place, choice in enumerate(answered):
             if key_of(choice.candidate) == self._explored and _cheap(choice, answered[0]):
                 answered.insert(0, answered.pop(place))
-        rest = [one for one in self._plan.choices if key_of(one.candidate) not in self._answered]
+        gone = {*self._answered, *(key_of(one.candidate) for one in self._dearer)}
+        rest = [one for one in self._plan.choices if key_of(one.candidate) not in gone]
         silent = [one for one in rest if key_of(one.candidate) not in self._refused]
         if answered:  # after one that answered, somebody who was asked and said nothing is a bad bet
             silent.sort(key=lambda one: key_of(one.candidate) in self._waiting)

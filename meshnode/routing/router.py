@@ -13,6 +13,7 @@ import msgspec
 
 from meshnode.routing import policy
 from meshnode.routing.breaker import Breakers, Outcome
+from meshnode.routing.hedging import Hedging, kind_of
 from meshnode.routing.ledger import Key, SentLedger, key_of
 from meshnode.routing.measured import Measured
 from meshnode.routing.plan import Choice, Plan, choice_of, make_plan
@@ -46,8 +47,9 @@ class Flight:
         self._choice = choice
         self._number = f"{job.id}/{next(router.numbers)}"
         self._sent_at = now
-        self._first_at = 0.0
-        self._tokens = 0
+        self._kind = None if job.resume else kind_of(job, choice.candidate.card)
+        self._first_at = self._last_at = 0.0
+        self._tokens = 0  # after those that came first
         self._over = False
 
     @property
@@ -62,26 +64,31 @@ class Flight:
 
     def tokens(self, count: int, now: float) -> None:
         """So many more tokens came."""
+        self._last_at = now
         if not self._first_at:
             self._first_at = now
             self._router.began(self._choice, now - self._sent_at, now)
-        self._tokens += count
+            if self._kind is not None:
+                self._router.hedging.began(self._kind, now - self._sent_at)
+        else:
+            self._tokens += count
 
     def ended(self, outcome: Outcome | None, now: float) -> None:
         """It is over; None says nothing about its node."""
         if self._over:
             return
         self._over = True
-        took_s = now - self._first_at
-        fast = self._first_at and self._tokens > MEASURED_TOKENS and took_s > 0
-        self._router.ended(self, self._choice, outcome, (self._tokens - 1) / took_s if fast else 0.0, now)
+        took_s = self._last_at - self._first_at  # the end itself may be held back
+        known = self._tokens >= MEASURED_TOKENS and took_s > 0
+        self._router.ended(self, self._choice, outcome, self._tokens / took_s if known else 0.0, now)
 
 
 class Router:
     """What one node knows of the others from its own dealings with them."""
 
-    def __init__(self, rng: Rng, worth: Worth = Worth()) -> None:  # noqa: B008 - frozen
+    def __init__(self, rng: Rng, worth: Worth = Worth(), *, hedges: bool = False) -> None:  # noqa: B008 - frozen
         self.budget = RetryBudget()
+        self.hedging = Hedging(self.budget, on=hedges)
         self.breakers = Breakers(rng)
         self.numbers = itertools.count()
         self._rng = rng
@@ -219,9 +226,11 @@ class Router:
 
 
 def _with(candidate: Candidate, reply: Reply) -> Candidate:
-    """The candidate with the queue that it told."""
+    """The candidate with the queue that it told, and its price where it asks less than it advertises."""
+    asked_usd = candidate.price_usd if reply.price_usd is None else reply.price_usd
     return msgspec.structs.replace(
         candidate,
+        price_usd=min(candidate.price_usd, asked_usd),
         in_flight=reply.in_flight,
         queued_prefill=reply.queued_prefill,
         queued_decode=reply.queued_decode,

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import trio
 
 from meshnode.engine.base import Engine
@@ -52,6 +53,7 @@ class Chooser:
         *,
         reach: Reach | None = None,
         worth: Worth | None = None,
+        hedges: bool = False,
     ) -> None:
         self._node = node
         self._bench = bench
@@ -60,7 +62,7 @@ class Chooser:
         self._look_up = look_up
         self._cloud = cloud
         self._looked: dict[str, float] = {}
-        self.router = Router(rng, worth or Worth())
+        self.router = Router(rng, worth or Worth(), hedges=hedges)
         self.prober = Prober(reach, self._note) if reach is not None else None
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
@@ -88,6 +90,8 @@ class Chooser:
             raise plan.refusal()
         decision = await self._decided(plan, job)
         self._remember(job, decision)
+        if not decision.choices:
+            raise decision.plan.refusal()
         return _with_last_resort(decision.choices)
 
     def _looked_lately(self, plan: Plan) -> bool:
@@ -116,11 +120,13 @@ class Chooser:
 
     def explain(self, job: Job) -> DecisionView:
         """The decision that was made for a job, or else the one that would be made now without asking anybody."""
-        decision = self._decisions.get(job.id)
+        decision, made = self._decisions.get(job.id), job.id in self._decisions
         if decision is None:
             plan = self.plan(job, by_lot=False)
-            return Decision(plan, plan.choices).view()
-        return decision.view(made=True)
+            decision = Decision(plan, plan.choices)
+        first = decision.choices[0].candidate if decision.choices else None
+        hedge = self.router.hedging.account(job, first)
+        return msgspec.structs.replace(decision.view(made=made), hedge=hedge)
 
     def _note(self, candidate: Candidate, reply: Reply | None) -> None:
         """A candidate said how it is, or could not be asked."""

@@ -56,6 +56,13 @@ class Course:
         self._is_on(candidate)
         self._source = await self._run.enter_async_context(self._run_on(candidate, job))
 
+    async def adopt(self, candidate: Candidate, run: AsyncExitStack, source: AsyncIterator[Emitted]) -> None:
+        """Go on with a run that was entered elsewhere, in place of what ran before, which is left."""
+        await self.aclose()
+        self._run.push_async_exit(run.pop_all())
+        self._is_on(candidate)
+        self._source = source
+
     async def aclose(self) -> None:
         """Leave the run."""
         self._source = None
@@ -139,14 +146,11 @@ class Course:
             if found is None:
                 return None
             candidate, another, item = found
-            await self.aclose()
-            self._run.push_async_exit(spare.pop_all())
+            self._trial.attempts += 1
+            await self.adopt(candidate, spare, another)
+            return item
         finally:
             await spare.aclose()
-        self._trial.attempts += 1
-        self._is_on(candidate)
-        self._source = another
-        return item
 
     async def _come_back(self, scope: trio.CancelScope, tried: trio.Event) -> None:
         """Look for another way to the run; end `scope` when it goes on over that."""

@@ -4,7 +4,7 @@ A piece of many tokens travels as several Chunks; at the other end it is one pie
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meshnode.errors import Interrupted
 from meshnode.serve.packing import error_from
@@ -82,6 +82,8 @@ class Reader:
 
     def read(self, message: Message) -> Emitted | None:
         """What a message from the worker's side says; a Fail is raised, and Interrupted for nonsense."""
+        if isinstance(message, inner.Progress) and message.filler:
+            return None
         if isinstance(message, inner.Chunk):
             return self._take(_piece(message), message.more)
         if self._parts and not isinstance(message, inner.Fail):
@@ -99,10 +101,11 @@ class Reader:
         if more:
             return None
         parts, self._parts, self._tokens = self._parts, [], 0
-        return part if len(parts) == 1 else _joined(parts)
+        return part if len(parts) == 1 else joined(parts)
 
 
-def _joined(parts: list[Piece]) -> Piece:
+def joined(parts: Sequence[Piece]) -> Piece:
+    """Pieces that follow one another, at least one, as a single one."""
     return Piece(
         parts[0].first_index,
         tuple(token for part in parts for token in part.ids),

@@ -15,18 +15,19 @@ from meshnode.engine.base import Load
 from meshnode.errors import BadRequest, EngineFailed, MeshError, ModelNotFound, NotAllowed, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost
 from meshnode.observe.metrics import CANCELLED, OK
+from meshnode.routing.ceilings import refusal
 from meshnode.serve.admit import Admission
 from meshnode.serve.choose import ChooseLocal
-from meshnode.serve.emitting import write
 from meshnode.serve.gate import yielded
 from meshnode.serve.local import Bench
+from meshnode.serve.pacing import Pace, ended, manner_of
 from meshnode.serve.packing import unpack_job
 from meshnode.serve.places import Places
 from meshnode.serve.probed import answer_probe
 from meshnode.serve.remote import failure, request_of, send_failure
 from meshnode.serve.replay import Delivery
 from meshnode.tasks import Tasks
-from meshnode.terms import Emitted, End, Job, ModelCard, Privacy, Progress, Usage
+from meshnode.terms import End, Job, ModelCard, Privacy, Progress, Usage
 from meshwire import inner, messages
 from meshwire.codec import encode_inner
 from meshwire.errors import RemoteWireError
@@ -35,7 +36,7 @@ from meshwire.limits import REPLAYS_PER_KEY, REPLAYS_TOTAL
 ASK_WITHIN_S = 10.0
 ACCEPTED = encode_inner(inner.Answer(""))  # what is run has been told before
 YIELD_S = 0.25  # that a run has to end between two pieces; one that is stuck in its writing is ended after it
-WAITING = encode_inner(inner.Progress(0, 0))
+WAITING = Progress(0, 0)
 LIFE_EVERY_S = 3.0
 INTERNAL = "Something went wrong inside the node that served this."
 log = structlog.get_logger("meshnode.serve")
@@ -47,7 +48,10 @@ WatchRun = Callable[[Job, bytes], OnOver]
 
 
 class Inbound(Tasks):
-    """Serves the asks of peers on this node's own engines, while `run` runs; `watch_run` hears of each of them."""
+    """Serves the asks of peers on this node's own engines, while `run` runs; `watch_run` hears of each of them.
+
+    `price_usd` is what they are asked for a million answer tokens.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Inbound(Tasks):
         own: bytes = b"",
         *,
         watch_run: WatchRun = lambda _job, _origin: lambda _code, _usage: None,
+        price_usd: float = 0.0,
     ) -> None:
         self._admission = admission
         self._bench = bench
@@ -66,6 +71,7 @@ class Inbound(Tasks):
         bench.gate.watch(self._on_gate)
         self._own = own
         self._watch_run = watch_run
+        self._price_usd = price_usd
         self._places = Places()
         bench.kept_for_others = self._kept_for_others
 
@@ -88,7 +94,9 @@ class Inbound(Tasks):
         """What is asked for, after the question how this node is, if that comes first."""
         message = await _read_first(stream)
         if isinstance(message, inner.Probe):
-            answer, place = answer_probe(self._bench, self._places, link.node, message, link.rtt_ms)
+            answer, place = answer_probe(
+                self._bench, self._places, link.node, message, link.rtt_ms, self._price_usd
+            )
             try:
                 await stream.send_message(answer)
                 asked = await _read_first(stream)
@@ -151,27 +159,35 @@ class Inbound(Tasks):
         """Run a job until its answer has gone out, and keep it for a while."""
         try:
             with delivery.scope:
-                code, usage, on_over = CANCELLED, Usage(), self._watch_run(job, origin)
-                try:
-                    with self._admission.place():
-                        end = await self._make_in_time(delivery, job, origin)
-                    code, usage = OK, end.usage
-                    await _put(delivery, end)
-                except MeshError as error:
-                    code = error.code
-                    log.info("ask failed", request=job.id, code=error.code)
-                    await _put_failure(delivery, error)
-                except Exception:  # whatever goes wrong with one ask must not end what others use too
-                    code = MeshError.code
-                    log.exception("ask broke", request=job.id)
-                    await _put_failure(delivery, MeshError(INTERNAL))
-                finally:
-                    on_over(code, usage)
+                await self._answer(delivery, job, origin)
                 await delivery.linger()
         finally:
             delivery.close()
             if self._deliveries.get(asked) is delivery:
                 del self._deliveries[asked]
+
+    async def _answer(self, delivery: Delivery, job: Job, origin: bytes) -> None:
+        """Run a job, and send its answer at the pace of its class, to the End or the error."""
+        if self._nursery is None:
+            return
+        code, usage, on_over = CANCELLED, Usage(), self._watch_run(job, origin)
+        pace = Pace(delivery, manner_of(job.wish.privacy))
+        with pace.kept(self._nursery):
+            try:
+                with self._admission.place():
+                    end = await self._make_in_time(pace, job, origin)
+                code, usage = OK, end.usage
+                await pace.end(ended(end))
+            except MeshError as error:
+                code = error.code
+                log.info("ask failed", request=job.id, code=error.code)
+                await pace.end(failure(error))
+            except Exception:  # whatever goes wrong with one ask must not end what others use too
+                code = MeshError.code
+                log.exception("ask broke", request=job.id)
+                await pace.end(failure(MeshError(INTERNAL)))
+            finally:
+                on_over(code, usage)
 
     def _on_gate(self) -> None:
         """The owner wants the machine: the gate has told the runs, which end when they next look."""
@@ -179,48 +195,50 @@ class Inbound(Tasks):
             for scope in self._making:
                 _end_soon(scope)
 
-    async def _make_in_time(self, delivery: Delivery, job: Job, origin: bytes) -> End:
+    async def _make_in_time(self, pace: Pace, job: Job, origin: bytes) -> End:
         """As `_make`, and left in any case soon after the owner wants the machine; raises Yielded then."""
         self._bench.gate.check_open(others=True)
         with trio.CancelScope() as scope:
             self._making[scope] = None
             try:
-                return await self._make(delivery, job, origin, partial(_end_soon, scope))
+                return await self._make(pace, job, origin, partial(_end_soon, scope))
             finally:
                 del self._making[scope]
         raise yielded()
 
-    async def _make(self, delivery: Delivery, job: Job, origin: bytes, on_end: Callable[[], None]) -> End:
+    async def _make(self, pace: Pace, job: Job, origin: bytes, on_end: Callable[[], None]) -> End:
         """Run a job; its end, which is told once the run has been left."""
         card = await self._card(job)
         self._bench.check_open(card.digest)
-        with self._showing_life(delivery, card.digest) as life:
+        if (refused := refusal(job, card, self._price_usd)) is not None:
+            raise refused
+        with self._showing_life(pace, card.digest) as life:
             async with self._bench.run(card.digest, job, origin, others=True, on_end=on_end) as pieces:
                 async for emitted in pieces:
                     life.cancel()
                     if isinstance(emitted, End):
                         return emitted
-                    await _put(delivery, emitted)
+                    await pace.put(emitted)
         raise EngineFailed("The engine stopped without ending the answer.")
 
     @contextmanager
-    def _showing_life(self, delivery: Delivery, digest: bytes) -> Iterator[trio.CancelScope]:
+    def _showing_life(self, pace: Pace, digest: bytes) -> Iterator[trio.CancelScope]:
         """Tell the asker from time to time that its turn comes, as long as the engine works, until cancelled."""
         scope = trio.CancelScope()
         if self._nursery is not None:
-            self._nursery.start_soon(self._show_life, delivery, digest, scope)
+            self._nursery.start_soon(self._show_life, pace, digest, scope)
         try:
             yield scope
         finally:
             scope.cancel()
 
-    async def _show_life(self, delivery: Delivery, digest: bytes, scope: trio.CancelScope) -> None:
+    async def _show_life(self, pace: Pace, digest: bytes, scope: trio.CancelScope) -> None:
         with scope:
             before = None
             while (engine := self._bench.engine_for(digest)) is not None:
                 load = self._bench.gate.load(engine)
                 if before is not None and _works(before, load):
-                    await delivery.tell(WAITING)
+                    await pace.put(WAITING)
                 before = load
                 await trio.sleep(LIFE_EVERY_S)
 
@@ -253,18 +271,6 @@ def _works(before: Load, after: Load) -> bool:
         or after.queued_prefill < before.queued_prefill
         or after.queued_decode < before.queued_decode
     )
-
-
-async def _put(delivery: Delivery, emitted: Emitted) -> None:
-    encoded = tuple(encode_inner(message) for message in write(emitted))
-    if isinstance(emitted, Progress):
-        await delivery.tell(encoded[0])
-    else:
-        await delivery.put(encoded, last=isinstance(emitted, End))
-
-
-async def _put_failure(delivery: Delivery, error: MeshError) -> None:
-    await delivery.put((encode_inner(failure(error)),), last=True)
 
 
 async def _read_first(stream: Stream) -> inner.Probe | inner.Ask | inner.Reattach | None:

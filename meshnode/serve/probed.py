@@ -14,7 +14,12 @@ from meshwire.numbers import U32_MAX
 
 
 def answer_probe(
-    bench: Bench, places: Places, origin: bytes, probe: inner.Probe, rtt_ms: float | None
+    bench: Bench,
+    places: Places,
+    origin: bytes,
+    probe: inner.Probe,
+    rtt_ms: float | None,
+    price_usd: float = 0.0,
 ) -> tuple[inner.Answer, Place | None]:
     """The answer, and the place that is kept, None where there is none; raises ModelNotFound, NotAllowed."""
     engine = bench.engine_for(probe.digest)
@@ -37,6 +42,7 @@ def answer_probe(
         first_token_ms=_first_token_ms(load, card, held, probe),
         held_ms=int(kept_s * 1000) if accepting else 0,
         accepting=accepting,
+        price_usd=price_usd,
     )
     return answer, place if accepting else None
 

@@ -104,7 +104,7 @@ class Prober(Tasks):
                 asking_time.deadline = math.inf
                 asking.answered(choice, reply)
                 self._note(candidate, reply)
-                if reply.accepting and not asking.decided:
+                if asking.keeps(choice) and not asking.decided:
                     await self._keep(held, candidate, job, ring)
             finally:
                 if not held.taken:
@@ -142,4 +142,5 @@ async def _ask(stream: Stream, candidate: Candidate, job: Job) -> Reply:
         message.queued_decode,
         message.first_token_ms / 1000,
         message.accepting,
+        message.price_usd,
     )

@@ -179,7 +179,7 @@ class Recall:
                 raise too_late(job)
             if joined:
                 answer = msgspec.structs.replace(answer, cache="flight")
-            yield Running(answer, _Aboard(flight, job, deadline))
+            yield Running(answer, _Aboard(flight, job, deadline, pays=joined is None))
 
     def _start(self, key: bytes, job: Job, deadline: float, match: Match | None, fresh: Fresh) -> Flight:
         grace_ms = int(job.deadline_ms * FLIGHT_GRACE)
@@ -215,9 +215,10 @@ async def _replayed(items: tuple[Emitted, ...]) -> AsyncIterator[Emitted]:
 
 
 class _Aboard(AsyncIterator[Emitted]):
-    """What a flight brings, from its start, to one of those aboard, within that one's own deadline."""
+    """What a flight brings, from its start, to one of those aboard, within that one's own deadline; one `pays`."""
 
-    def __init__(self, flight: Flight, job: Job, deadline: float) -> None:
+    def __init__(self, flight: Flight, job: Job, deadline: float, *, pays: bool) -> None:
+        self._pays = pays
         self._flight = flight
         self._job = job
         self._deadline = deadline
@@ -242,4 +243,6 @@ class _Aboard(AsyncIterator[Emitted]):
             raise StopAsyncIteration
         self._next += 1
         self._over = isinstance(item, End)
+        if isinstance(item, End) and not self._pays:
+            return msgspec.structs.replace(item, usage=msgspec.structs.replace(item.usage, cost_nusd=0))
         return item

@@ -12,12 +12,15 @@ import trio
 from meshnode.errors import Busy, DeadlineExceeded, Interrupted, MeshError, Unreachable
 from meshnode.net.link import Link, Stream, StreamLost, StreamSilent
 from meshnode.serve.emitting import Reader
+from meshnode.serve.pacing import manner_of
 from meshnode.serve.packing import error_from, pack_job
 from meshnode.serve.running import LinkLost, Silent
 from meshnode.terms import Emitted, End, Job, Piece, Progress, Vector
 from meshwire import inner, messages, numbers
+from meshwire.codec import encode_inner
 from meshwire.limits import RESPONSE_MAX
 from meshwire.numbers import ResetCode
+from meshwire.padding import padded
 
 log = structlog.get_logger("meshnode.serve")
 AnotherWay = Callable[[Link], Awaitable[Link]]
@@ -43,7 +46,7 @@ async def run_on_link(
         raise
     try:
         log.info("ask sent", request=job.id, peer=link.name, way=link.remote)
-        await _send(run.stream, inner.Ask(packed))
+        await _send(run.stream, inner.Ask(packed), manner_of(job.wish.privacy).bucket)
         yield run if another_way is not None else _Plain(run)
     finally:
         run.close()
@@ -60,9 +63,9 @@ def opening_of(job: Job) -> messages.Open:
     return messages.Open(numbers.KIND_ASK, request=request_of(job), remaining_ms=remaining_ms)
 
 
-async def _send(stream: Stream, message: numbers.Message) -> None:
+async def _send(stream: Stream, message: numbers.Message, bucket: int = 0) -> None:
     try:
-        await stream.send_message(message, end=True)
+        await stream.send_encoded(padded(encode_inner(message), bucket), end=True)
     except StreamLost as error:
         raise lost(error) from error
 

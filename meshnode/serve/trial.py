@@ -19,7 +19,8 @@ from meshnode.errors import (
     Yielded,
 )
 from meshnode.routing.retries import ALTERNATES
-from meshnode.terms import Answer, Candidate, Emitted, Job, Piece, Progress, Vector
+from meshnode.serve.bill import Bill
+from meshnode.terms import Answer, Candidate, Emitted, End, Job, Piece, Progress, Vector
 from meshnode.terms.job import RESUME_MAX_TOKENS
 
 ATTEMPTS = 1 + ALTERNATES
@@ -68,6 +69,7 @@ class Trial:
         self._digest = b""
         self._ids: list[int] = list(job.resume)
         self._has_ids = not job.inputs
+        self._bill = Bill(len(job.resume))
 
     @property
     def chosen_enough(self) -> bool:
@@ -121,6 +123,12 @@ class Trial:
         """The next attempt, whose provenance would be `answer`."""
         self.answer, self._since, self._silent = answer, trio.current_time(), True
         self.node, self._digest = candidate.node, candidate.card.digest
+        self._bill.goes_to(candidate, len(self._ids))
+
+    def billed(self, end: End) -> End:
+        """The end, with what the answer costs."""
+        cost_nusd = self._bill.total_nusd(end.usage)
+        return msgspec.structs.replace(end, usage=msgspec.structs.replace(end.usage, cost_nusd=cost_nusd))
 
     def note(self, emitted: Emitted) -> None:
         """This has been told to the client."""

@@ -12,9 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 
 from meshnode.errors import MeshError
+from meshnode.routing.hedging import Hedging
 from meshnode.routing.retries import RetryBudget
 from meshnode.serve.admit import Admission
 from meshnode.serve.course import AGAIN_S, Choose, Course, RunOn
+from meshnode.serve.hedge import Hedger
 from meshnode.serve.recall import Recall
 from meshnode.serve.running import Running
 from meshnode.serve.trial import ATTEMPTS, SILENCE_S, Trial, too_late
@@ -34,6 +36,7 @@ class Walk:
         answer_for: Callable[[Candidate], Answer],
         budget: RetryBudget | None = None,
         recall: Recall | None = None,
+        hedger: Hedger | None = None,
     ) -> None:
         self._admission = admission
         self._recall = recall
@@ -41,6 +44,7 @@ class Walk:
         self._run_on = run_on
         self._answer_for = answer_for
         self._budget = budget or RetryBudget()
+        self._hedger = hedger or Hedger(Hedging(self._budget))
 
     @asynccontextmanager
     async def ask(self, job: Job) -> AsyncIterator[Running]:
@@ -57,6 +61,7 @@ class Walk:
     async def _run(self, job: Job) -> AsyncIterator[Running]:
         """Run a job that nothing is remembered of."""
         self._budget.asked(trio.current_time())
+        self._hedger.hedging.asked()
         trial = Trial(job, trio.current_time() + job.deadline_ms / 1000)
         while trial.goes_on:
             async with AsyncExitStack() as attempt:
@@ -82,11 +87,11 @@ class Walk:
             await course.begin(candidate)
         except MeshError as error:
             trial.failure = error
-        while (emitted := await course.next()) is not None:
-            if not trial.holds_back(emitted):
-                trial.begun = True
-                return Running(trial.answer, _Pieces(emitted, trial, course))
-        return None
+        emitted = await self._hedger.first(trial, course, candidate, self._run_on)
+        if emitted is None:
+            return None
+        trial.begun = True
+        return Running(trial.answer, _Pieces(emitted, trial, course))
 
     async def _next_candidate(self, trial: Trial) -> Candidate | None:
         """The best candidate not tried yet, chosen anew if the last was lost; None, and why in `trial.failure`."""
@@ -128,7 +133,7 @@ class _Pieces(AsyncIterator[Emitted]):
             raise
         self._trial.note(item)
         self._over = isinstance(item, End)
-        return item
+        return self._trial.billed(item) if isinstance(item, End) else item
 
     async def _next(self) -> Emitted:
         if trio.current_time() < self._trial.deadline:

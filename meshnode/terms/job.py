@@ -107,6 +107,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     `tool_choice` is auto, none, required or `function:NAME`. `schema` is JSON Schema as text, for the output
     that needs one. `resume` holds the ids of those answer tokens that were written before, elsewhere: the
     answer goes on with the next index. A job with `inputs` has no turns: it asks for one vector for each.
+    `price_usd` is what its sender reckons with, in USD for a million answer tokens: who asks more must not serve it.
     `trace` is the W3C `traceparent` of the step that it is part of; whoever does not trace hands it on.
     """
 
@@ -124,6 +125,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     resume: Annotated[tuple[U32, ...], Meta(max_length=RESUME_MAX_TOKENS)] = ()
     inputs: Annotated[tuple[str, ...], Meta(max_length=INPUTS_MAX)] = ()
     trace: Annotated[str, Meta(max_length=TRACEPARENT_CHARACTERS), grown(64)] = ""
+    price_usd: Annotated[Annotated[float, Meta(ge=0)] | None, grown(65)] = None
 
     @property
     def is_text(self) -> bool:

@@ -62,11 +62,15 @@ class Vector(msgspec.Struct, frozen=True, tag="vector"):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens counted by the engine itself; `cached_tokens` of the prompt's were not computed again."""
+    """Tokens counted by the engine itself; `cached_tokens` of the prompt's were not computed again.
+
+    `cost_nusd` is what those who served it ask for it, in nano-dollars, as the node reckons that asked.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cost_nusd: int = 0
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):

@@ -38,8 +38,9 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     scoring only. `features` are things the node must be able to do, by name. `signed_by` are the public keys,
     in hex, of whom one must have signed the weights; empty takes any weights. `cache` says which kept answers are
     welcome; None leaves it to the node, which then reuses only what was not drawn by lot. `max_price_usd` is the most
-    that the request may cost at a commercial API; None leaves that to the owner's budget. `cloud` is off where none
-    may serve it at all.
+    that the request may cost, at a commercial API or by what another node asks; None leaves that to the owner's
+    budget. `max_joules` is the most energy that it may take; whoever cannot tell may not serve it then. `cloud` is
+    off where no API may serve it at all.
     """
 
     model: str = ""
@@ -54,3 +55,4 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheMode | None = None
     max_price_usd: Annotated[float, Meta(ge=0)] | None = None
     cloud: Annotated[bool, grown(64)] = True
+    max_joules: Annotated[Annotated[float, Meta(ge=0)] | None, grown(65)] = None

@@ -30,7 +30,7 @@ class Answer(Message, frozen=True):
     """The worker accepts: what it will run. To a Probe: how it is, and for how long it keeps a place.
 
     The queue is in requests and tokens, without the asker's own place; `first_token_ms` is when it would begin to
-    answer.
+    answer, `price_usd` what it asks for a million answer tokens at this moment.
     """
 
     model: Name
@@ -41,6 +41,7 @@ class Answer(Message, frozen=True):
     first_token_ms: U32 = 0
     held_ms: U32 = 0
     accepting: bool = True
+    price_usd: Annotated[Annotated[float, msgspec.Meta(ge=0)] | None, grown(64)] = None
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -81,10 +82,11 @@ class Chunk(Message, frozen=True):
 
 
 class Progress(Message, frozen=True):
-    """`done` of `total` prompt tokens have been read."""
+    """`done` of `total` prompt tokens have been read. With `filler` it says nothing, and only keeps the beat."""
 
     done: U32
     total: U32
+    filler: Annotated[bool, grown(64)] = False
 
 
 class End(Message, frozen=True):

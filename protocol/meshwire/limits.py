@@ -65,6 +65,13 @@ REPLAY_S = 10.0  # how long it is kept without a link, and after its end
 REPLAYS_PER_KEY = 16
 REPLAYS_TOTAL = 128
 
+# --- What lengths and times tell of an answer ---
+PAD_BYTES = 128  # what messages of class private are padded to a multiple of
+PAD_STEADY_BYTES = 512  # and those of class sensitive
+GATHER_S = 0.05  # from one message of class private to the next
+STEADY_S = 0.1  # one message of class sensitive in each
+STEADY_END_STEPS = 5  # of which the length of an answer is a multiple
+
 # --- Liveness ---
 PROBE_S = 1.0  # how often a watcher asks
 ACCUSERS_NEEDED = 2  # or all watchers, if there are fewer

@@ -11,7 +11,7 @@ from meshnode.api.app import build
 from meshnode.api.completion import jobs_of, read_completion
 from meshnode.api.exchange import DECISION_BYTES_MAX
 from meshnode.errors import Busy, Interrupted, MeshError, ModelNotFound, NoCandidate
-from meshnode.terms import CacheMode, Progress
+from meshnode.terms import CacheMode, End, Progress
 from tests.api.fakes import ANSWER, END, HELLO, FakeDoors, chat, piece, request_body
 
 
@@ -59,6 +59,7 @@ async def test_a_whole_answer_has_openais_shape_and_says_who_served_it():
         "x-mesh-rung": "peer",
         "x-mesh-trust": "trusted",
         "x-mesh-attempts": "1",
+        "x-mesh-cost-usd": "0.000000000",
     }
 
 
@@ -307,3 +308,27 @@ def test_choices_that_are_drawn_anew_are_not_the_first_one_once_more():
     assert (first.wish.cache, second.wish.cache) == (CacheMode.EXACT, CacheMode.OFF)
     seeded = jobs_of(read_completion(json.dumps(body | {"seed": 7}).encode()), "req-1")
     assert {job.wish.cache for job in seeded} == {CacheMode.EXACT}
+
+
+def costing(cost_nusd: int) -> End:
+    return End(END.reason, msgspec.structs.replace(END.usage, cost_nusd=cost_nusd))
+
+
+async def test_a_whole_answer_says_what_it_cost_and_a_stream_does_not_know_yet():
+    steps = (piece(0, "Hi"), costing(1_500))
+    whole = await answered(FakeDoors(steps))
+    assert whole.headers["x-mesh-cost-usd"] == "0.000001500"
+    several = await answered(FakeDoors(steps), request_body(n=3))
+    assert several.headers["x-mesh-cost-usd"] == "0.000004500"
+    streamed = await answered(FakeDoors(steps), request_body(stream=True))
+    assert "x-mesh-cost-usd" not in streamed.headers
+
+
+async def test_ceilings_are_wishes_and_nonsense_is_refused():
+    doors = FakeDoors()
+    await answered(doors, request_body(mesh={"max_price": 0.01, "max_joules": 250}))
+    wish = doors.jobs[0].wish
+    assert (wish.max_price_usd, wish.max_joules) == (0.01, 250.0)
+    refused = await answered(doors, request_body(mesh={"max_joules": -1}))
+    assert refused.status == 400
+    assert json.loads(refused.text)["error"]["param"] == "mesh.max_joules"

@@ -40,8 +40,9 @@ async def two_nodes(tmp_path, *, contained=True, **replies):
             yield a, b, fake
 
 
-async def emitted(node, **wishes):
-    async with node.ask("Hello?", model=NAME, deadline_s=20.0, **wishes) as running:
+async def emitted(node, *, privacy="public", **wishes):
+    """What comes of a question, in the pieces in which it was written, which other classes are not sent in."""
+    async with node.ask("Hello?", model=NAME, deadline_s=20.0, privacy=privacy, **wishes) as running:
         return running.answer, [item async for item in running.pieces]
 
 
@@ -70,7 +71,7 @@ async def test_calls_and_likelihoods_cross_the_mesh_without_token_ids(tmp_path):
     ]
     async with two_nodes(tmp_path, chat=streamed(*parts)) as (a, _, fake):
         tools = [{"name": "look", "parameters": {"type": "object"}}]
-        _, (text, call, end) = await emitted(a, tools=tools, logprobs=True, top_logprobs=1)
+        _, (text, call, end) = await emitted(a, privacy="private", tools=tools, logprobs=True, top_logprobs=1)
         assert fake.chat()["tools"][0]["function"]["name"] == "look"
     assert (text.text, text.logprobs) == ("Hm", (TokenLogprob(b"Hm", -0.5, (Likelihood(b"Ah", -1.0),)),))
     assert call.calls == (ToolCall("c1", "look", "{}"),)

@@ -7,6 +7,7 @@ from meshwire import messages as m
 from meshwire.codec import encode_data, encode_frame, encode_frame_as, encode_inner
 from meshwire.digests import pack_digest
 from meshwire.numbers import Flag, FrameType
+from meshwire.padding import padded
 
 ID = bytes(range(20))
 KEY = bytes(range(32))
@@ -70,7 +71,9 @@ INNER: tuple[numbers.Message, ...] = (
     inner.BlobOffer(1_048_577, 1_048_576, KEY + KEY[::-1]),
     inner.BlobGet(1),
     inner.Fail("busy", "Full.", "", 2.5, "", 7.5),
+    inner.Progress(0, 0, True),
 )
+PADDED = ((inner.Chunk(4, (11, 22), "two tokens"), 64), (inner.Progress(0, 0, True), 32))
 
 
 def frame_vectors() -> list[dict[str, Any]]:
@@ -85,6 +88,10 @@ def frame_vectors() -> list[dict[str, Any]]:
     found.append(_vector("DATA b'payload'", 1, Flag.NONE, encode_data(1, b"payload")))
     found.append(_vector("DATA b'' END", 70_000, Flag.END, encode_data(70_000, b"", end=True)))
     found += [_vector(f"inner {message!r}", 0, Flag.NONE, encode_inner(message)) for message in INNER]
+    found += [
+        _vector(f"inner {message!r} padded to {bucket}", 0, Flag.NONE, padded(encode_inner(message), bucket))
+        for message, bucket in PADDED
+    ]
     return found
 
 

@@ -289,6 +289,7 @@ def test_every_golden_frame_is_read() -> None:
     for vector in frame_vectors.frame_vectors():
         raw = bytes.fromhex(vector["hex"])
         if vector["what"].startswith("inner"):
-            assert f"inner {decode_inner(raw)!r}" == vector["what"]
+            what, _, _ = vector["what"].partition(" padded to ")
+            assert f"inner {decode_inner(raw)!r}" == what
         else:
             assert (read(raw).stream, read(raw).flags) == (vector["stream"], vector["flags"])

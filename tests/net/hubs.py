@@ -45,7 +45,9 @@ class Hub:
             self.identity,
             MESH,
             (),
-            replace(Seams(), rng=rng, entropy=rng.randbytes, relay_tap=self.tapped.append, **seams),
+            replace(
+                Seams(), **{"rng": rng, "entropy": rng.randbytes, "relay_tap": self.tapped.append, **seams}
+            ),
         )
         hooks = Hooks(
             judge=self.judge,

@@ -46,6 +46,7 @@ def filled() -> Metrics:
     for counter in (metrics.prompt_tokens, metrics.cached_tokens, metrics.answer_tokens):
         counter.labels("local").inc(7)
     metrics.cache_answers.labels("exact").inc()
+    metrics.note_hedge("won")
     metrics.note_served(OK, Usage(5, 3))
     return metrics
 

@@ -11,10 +11,13 @@ import trio
 from meshnode.engine.scripted import ScriptedEngine, scripted_card
 from meshnode.errors import BadRequest, Busy, EngineFailed, MeshError, ModelNotFound, NoCandidate
 from meshnode.routing.admission import TOKENS_PER_SLOT
+from meshnode.routing.hedging import TIMES_LEAST, kind_of
+from meshnode.routing.probing import Asking, Reply
 from meshnode.serve.choose import NEWS_S, Chooser
 from meshnode.serve.local import Bench
+from meshnode.serve.probing import Prober
 from meshnode.serve.scopes import Scopes
-from meshnode.terms import Candidate, Job, Place
+from meshnode.terms import Candidate, Job, Place, Privacy
 from tests.routing.offers import card, job, offer
 
 OWN = b"\0" * 20
@@ -175,3 +178,34 @@ async def test_a_node_that_cannot_do_what_a_job_uses_is_not_chosen() -> None:
         assert await stage.choose(job())
         with pytest.raises(NoCandidate, match="lacks a feature"):
             await stage.choose(msgspec.structs.replace(job(), inputs=("text",)))
+
+
+async def test_an_explanation_says_whether_a_second_node_would_be_asked() -> None:
+    stage = Stage(load_s=20.0)
+    stage.remote = [offer(1), offer(2)]
+    public = job(privacy=Privacy.PUBLIC)
+    assert stage.choose.explain(public).hedge == "off"
+    hedging = stage.choose.router.hedging
+    hedging.on = True
+    assert stage.choose.explain(public).hedge == "too few of the like yet"
+    assert stage.choose.explain(job()).hedge == "never for class private"
+    for _ in range(TIMES_LEAST):
+        hedging.began(kind_of(public, card()), 0.25)
+    assert stage.choose.explain(public).hedge == "after 0.250 s without a token"
+    hedging.tell(public, "sent to a second node after 0.250 s, which won")
+    assert "won" in stage.choose.explain(public).hedge
+
+
+async def test_who_asks_more_than_it_advertises_is_no_choice() -> None:
+    stage = Stage(load_s=20.0)
+    stage.remote = [offer(1), offer(2)]
+    chooser = stage.choose
+
+    async def dear(asking: Asking, _job: object) -> None:
+        for choice in asking.asked:
+            asking.answered(choice, Reply(0, 0, 0, price_usd=1.0))
+
+    chooser.prober = Prober(None, None)  # type: ignore[arg-type]
+    chooser.prober.ask = dear  # type: ignore[assignment]
+    with pytest.raises(NoCandidate, match="more than it advertises"):
+        await chooser(job())

@@ -15,7 +15,7 @@ from meshnode.serve.inbound import YIELD_S, Inbound
 from meshnode.serve.local import Bench
 from meshnode.serve.remote import run_on_link
 from meshnode.serve.scopes import Scopes
-from meshnode.terms import Emitted, End, Job, ModelCard, Openness, Piece, Sampling, Turn
+from meshnode.terms import Emitted, End, Job, ModelCard, Openness, Piece, Privacy, Sampling, Turn
 from tests.net.hubs import open_world
 from tests.routing.offers import job
 
@@ -216,18 +216,29 @@ async def linked(stage: Stage) -> AsyncIterator[object]:
         yield a.up[0]
 
 
-async def test_over_a_link_all_that_was_made_comes_before_the_word_to_go_on_elsewhere() -> None:
+@pytest.mark.parametrize("privacy", [Privacy.PUBLIC, Privacy.PRIVATE, Privacy.SENSITIVE])
+async def test_over_a_link_all_that_was_made_comes_before_the_word_to_go_on_elsewhere(
+    privacy: Privacy,
+) -> None:
     stage = Stage()
+    moved = named("moved")
+    moved = msgspec.structs.replace(moved, wish=msgspec.structs.replace(moved.wish, privacy=privacy))
     async with linked(stage) as link:
         came: list[Emitted] = []
         with pytest.raises(Yielded) as caught:
-            async with run_on_link(link, named("moved")) as pieces:  # type: ignore[arg-type]
+            async with run_on_link(link, moved) as pieces:  # type: ignore[arg-type]
                 async for item in pieces:
                     came.append(item)
-                    if len(came) == 30:
+                    if isinstance(item, Piece) and item.first_index + len(item.ids) >= 30:
                         stage.gate.set_openness(Openness.PAUSED_FOR_REMOTE)
-        written = [item.first_index for item in came if isinstance(item, Piece)]
+        written = [
+            item.first_index + place
+            for item in came
+            if isinstance(item, Piece)
+            for place in range(len(item.ids))
+        ]
         assert written == [*range(len(written))]
+        assert len(written) >= 30
         assert not any(isinstance(item, End) for item in came)
         assert "owner" in caught.value.message
         assert stage.engine.load.in_flight == 0

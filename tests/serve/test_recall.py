@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -267,4 +268,46 @@ async def test_an_answer_that_is_over_and_being_kept_is_a_kept_one_already(tmp_p
             pass
         async with stage.recall.answer(asked(), stage.fresh) as again:
             assert again.answer.cache == "exact"
+    assert len(stage.jobs) == 1
+
+
+async def cost(stage: Stage, costs: list[int]) -> None:
+    """Ask, and put down what that cost."""
+    async with stage.recall.answer(asked(), priced(stage)) as running:
+        *_, end = [item async for item in running.pieces]
+    assert isinstance(end, End)
+    costs.append(end.usage.cost_nusd)
+
+
+def priced(stage: Stage) -> Any:
+    """The stage's runs, each at a price."""
+
+    @asynccontextmanager
+    async def fresh(job: Job) -> AsyncIterator[Running]:
+        async with stage.fresh(job) as running:
+            yield Running(running.answer, charged(running.pieces))
+
+    return fresh
+
+
+async def charged(pieces: AsyncIterator[Emitted]) -> AsyncIterator[Emitted]:
+    async for item in pieces:
+        if isinstance(item, End):
+            usage = msgspec.structs.replace(item.usage, cost_nusd=500)
+            yield msgspec.structs.replace(item, usage=usage)
+        else:
+            yield item
+
+
+async def test_what_was_computed_once_is_paid_for_once(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    costs: list[int] = []
+    async with playing(stage), trio.open_nursery() as together:
+        for _ in range(3):
+            together.start_soon(cost, stage, costs)
+            await trio.sleep(0.1)
+    assert sorted(costs) == [0, 0, 500]
+    async with playing(stage):
+        await cost(stage, costs)
+    assert costs[-1] == 0
     assert len(stage.jobs) == 1

@@ -49,7 +49,8 @@ from meshwire.limits import PROMPT_MAX, RESPONSE_MAX
 from tests.net.hubs import open_world
 from tests.routing.offers import job
 
-JOB = msgspec.structs.replace(job(), turns=(Turn(role="user", content="hello"),))
+# Of the class whose pieces are sent as they are made; how others go out is in `test_pacing`.
+JOB = msgspec.structs.replace(job(privacy=Privacy.PUBLIC), turns=(Turn(role="user", content="hello"),))
 
 
 def named(name: str) -> Job:
