@@ -3,7 +3,7 @@
 Whom to doubt is `mesh.watching`'s to say, who is dead `mesh.liveness`'s.
 """
 
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -17,13 +17,13 @@ from meshnode.mesh.liveness import Accusations, Word
 from meshnode.mesh.vitals import read_vitals
 from meshnode.mesh.watching import RTT_MOST_S, Lookout, Sight, answers_needed, is_live, own_fault
 from meshnode.net.link import Link
+from meshnode.net.neighbours import Neighbours
 from meshnode.seams import Seams
 from meshwire import accusing
 from meshwire.errors import RemoteWireError
 from meshwire.ids import NodeId, node_id, to_text
 from meshwire.limits import PROBE_S, REFUTE_EVERY_S
 from meshwire.messages import Accuse, Pinged, PingReq, Refute
-from meshwire.numbers import Message
 from meshwire.records import RecordType
 from meshwire.signing import Signer
 
@@ -38,7 +38,6 @@ RTT_UNKNOWN_S = 0.25
 SUSPECTS_TOLD = 4  # in each look
 TOLD_OFTEN_S = 10.0  # one that has been accused for longer is told of now and then: one of those in each look
 NEIGHBOURS_TOLD = 2
-HANDED_ON_TO = 12
 GATHER_S = 0.1  # news within this leave together: when a mesh is parted, each node hears hundreds at once
 SHOWN_MAX = 1024
 
@@ -67,12 +66,14 @@ class Watch:
         self._book = book
         self._ties = ties
         self._seams = seams
+        self._neighbours = Neighbours(ties.links, seams.rng)
         self._words: dict[NodeId, tuple[bytes, Word | None]] = {}
         self._accusations = Accusations(self._word_of)
         self._lookout = Lookout(trio.current_time())
         self._lost: dict[NodeId, float] = {}
         self._asking: dict[NodeId, None] = {}
         self._shown_at: dict[tuple[NodeId, NodeId], float] = {}
+        self._ahead: dict[NodeId, None] = {}  # those whose denial came here before any accusation
         self._refuted_at = -REFUTE_EVERY_S
         self._denied_seq = -1
         self._shown_seq = -1
@@ -125,6 +126,7 @@ class Watch:
             self._accused(link, message)
         elif self._is_outdated(message):
             self._show(link, NodeId(message.accused), trio.current_time())
+            self._catch_up(link, message)
         else:
             if self._accusations.is_news(message) and self._is_signed(message):
                 self._accusations.take(message, trio.current_time())
@@ -221,7 +223,9 @@ class Watch:
         Then this node's own links are to blame, as Lifeguard has it.
         """
         now = trio.current_time()
-        live = [link for link in self._neighbours() if link.node != node and is_live(self._sight(link), now)]
+        live = [
+            link for link in self._neighbours.links() if link.node != node and is_live(self._sight(link), now)
+        ]
         chosen = self._seams.rng.sample(live, min(ASKED, len(live)))
         answers: list[bool] = []
         async with trio.open_nursery() as nursery:
@@ -293,23 +297,16 @@ class Watch:
 
     def _pass_on(self) -> None:
         """Tell neighbours what is news, each of them all of it at once."""
-        links, told = self._neighbours(), dict[Link, list[Accuse]]()
+        links, told = self._neighbours.links(), dict[Link, list[Accuse]]()
         for message, knowers in self._accusations.to_pass():
-            for link in self._hearers(links, knowers):
+            for link in self._neighbours.unaware(links, knowers):
                 told.setdefault(link, []).append(message)
         for link, messages in told.items():
             link.post(*messages)
 
-    def _hearers(self, links: Sequence[Link], knowers: Set[NodeId]) -> Sequence[Link]:
-        """Whom to tell what these have told: so many that it comes to everybody, drawn by lot; one's own all."""
-        if not knowers:
-            return links
-        unaware = [link for link in links if link.node not in knowers]
-        return self._seams.rng.sample(unaware, min(len(unaware), max(HANDED_ON_TO + 1 - len(knowers), 0)))
-
     def _tell_suspects(self, sights: dict[NodeId, Sight], now: float) -> None:
         """Tell a few suspects again, or else neighbours: some may know newer vitals, and show them."""
-        live = [link for link in self._neighbours() if is_live(sights[link.node], now)]
+        live = [link for link in self._neighbours.links() if is_live(sights[link.node], now)]
         for node in self._suspects_to_tell(now):
             self._probe((node,))
             message = self._accusations.against(node)[0]
@@ -356,7 +353,7 @@ class Watch:
         unseen = record is not None and record.seq > self._shown_seq
         if record is not None and unseen and now - self._refuted_at >= REFUTE_EVERY_S:
             self._refuted_at, self._shown_seq = now, record.seq
-            self._tell_all(Refute(record.raw))
+            self._neighbours.tell_all(Refute(record.raw))
 
     def _deny(self, now: float) -> None:
         """Sign vitals newer than those accused, if that was not done a moment ago, and show them to all."""
@@ -364,31 +361,25 @@ class Watch:
         accused = word is not None and self._denied_seq == word.seq
         if accused and now - self._refuted_at >= REFUTE_EVERY_S:
             self._refuted_at = now
-            self._tell_all(Refute(self._ties.sign_vitals()))
+            self._neighbours.tell_all(Refute(self._ties.sign_vitals()))
 
     def _refuted(self, link: Link, message: Refute) -> None:
-        """Vitals came; they go on to where the accusation has been."""
-        merged = self._ties.merge((message.record,), link.node)
-        if any(self._accusations.concern(record.owner) for record in merged.accepted):
-            self._hand_on(message, link.node)
+        """Vitals came; they go on to where the accusation has been, at once or when it comes here."""
+        for record in self._ties.merge((message.record,), link.node).accepted:
+            if self._accusations.concern(record.owner):
+                self._neighbours.hand_on(message, link.node)
+            else:
+                self._ahead[record.owner] = None
+                for oldest in list(self._ahead)[:-SHOWN_MAX]:
+                    del self._ahead[oldest]
 
-    def _neighbours(self) -> list[Link]:
-        """One link to each member that has one, the one heard last."""
-        best: dict[NodeId, Link] = {}
-        for link in self._ties.links():
-            known = best.get(link.node)
-            if link.alive and not link.joining and (known is None or link.heard_at > known.heard_at):
-                best[link.node] = link
-        return list(best.values())
-
-    def _tell_all(self, message: Message) -> None:
-        for link in self._neighbours():
-            link.post(message)
-
-    def _hand_on(self, message: Message, sender: NodeId) -> None:
-        """Tell neighbours at once what another has told this one."""
-        for link in self._hearers(self._neighbours(), {sender}):
-            link.post(message)
+    def _catch_up(self, link: Link, message: Accuse) -> None:
+        """Send a denial after an accusation that it has overtaken: others may have heard that alone."""
+        accused = NodeId(message.accused)
+        record = self._book.get(accused, RecordType.VITALS)
+        if accused in self._ahead and record is not None and self._is_signed(message):
+            del self._ahead[accused]
+            self._neighbours.hand_on(Refute(record.raw), link.node)
 
     def _start(self, work: Callable[..., object], *args: object) -> None:
         if self._nursery is not None:

@@ -8,10 +8,14 @@ import pytest
 import trio
 
 from meshnode.net import watch
+from meshnode.net.link import Link
+from meshnode.net.neighbours import Neighbours
 from meshnode.node import Node
 from meshnode.testing.simulation import Simulation, simulate
 from meshwire.accusing import accuse
 from meshwire.ids import NodeId
+from meshwire.messages import Refute
+from meshwire.numbers import Message
 from meshwire.records import RecordType
 
 QUIET: dict[str, Any] = {"engine": "none"}
@@ -106,7 +110,7 @@ def lie(liar: Node, accuser: Node, victim: NodeId) -> None:
     vitals = liar.presence.book.get(victim, RecordType.VITALS)
     assert vitals is not None
     message = accuse(liar.identity.signer, liar.presence.mesh.id, victim, vitals.seq)
-    liar.presence.watch._tell_all(msgspec.structs.replace(message, accuser=accuser.identity.key))
+    liar.presence.watch._neighbours.tell_all(msgspec.structs.replace(message, accuser=accuser.identity.key))
 
 
 def test_a_live_link_outweighs_what_watchers_lie(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +123,39 @@ def test_what_watchers_lie_is_denied_in_time(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_one_hostile_watcher_cannot_speak_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     lying(monkeypatch, denies=False, links_count=False, forged=True)
+
+
+def test_a_denial_that_overtook_its_accusation_goes_on_once_when_that_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed_on: list[Message] = []
+    monkeypatch.setattr(Neighbours, "hand_on", lambda _self, message, _sender: handed_on.append(message))
+
+    async def play(simulation: Simulation) -> None:
+        victim, middle, accuser = await gather(simulation, 3)
+        assert victim.presence
+        assert middle.presence
+        heard = middle.presence.watch
+        accused = heard._book.get(victim.identity.node, RecordType.VITALS)
+        assert accused
+        message = accuse(accuser.identity.signer, middle.presence.mesh.id, victim.identity.node, accused.seq)
+        denial = Refute(victim.presence.watch._ties.sign_vitals())
+        await heard.notice(link_to(middle, victim), denial)
+        await heard.notice(
+            link_to(middle, accuser), msgspec.structs.replace(message, accuser=middle.identity.key)
+        )
+        assert not handed_on, "nobody has accused it, or only a forger"
+        for _ in range(2):
+            await heard.notice(link_to(middle, accuser), message)
+        assert handed_on == [denial]
+
+    simulate(5, play)
+
+
+def link_to(node: Node, other: Node) -> Link:
+    """A node's link to another."""
+    assert node.presence is not None
+    return next(link for link in node.presence.watch._neighbours.links() if link.node == other.identity.node)
 
 
 def test_whoever_leaves_is_gone_at_once_and_back_when_it_starts_again() -> None:
