@@ -63,7 +63,7 @@ def test_bash_completes_verbs_and_the_running_nodes_models(node, meshnode, tmp_p
     assert in_bash(meshnode, tmp_path, "meshnode", "run", "smol") == ["smollm2:135m"]
     assert in_bash(meshnode, tmp_path, "meshnode", "launch", "op") == ["open-webui", "opencode"]
     assert in_bash(meshnode, tmp_path, "meshnode", "ping", "pp") == ["p" * 32]
-    assert in_bash(meshnode, tmp_path, "meshnode", "config", "get", "slo") == ["slots"]
+    assert in_bash(meshnode, tmp_path, "meshnode", "config", "get", "slots") == ["slots"]
 
 
 def test_models_and_nodes_of_the_running_node(node, tmp_path):

@@ -63,7 +63,7 @@ async def test_a_stream_is_what_the_client_puts_together(scripted: NodeProcess) 
     final = events[-1].response
     assert [event.sequence_number for event in events] == list(range(len(events)))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert len(deltas) == 16
+    assert 1 < len(deltas) <= 16, "what is written within a moment goes together"
     assert "".join(deltas) == final.output_text
     assert (final.status, final.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
