@@ -64,8 +64,16 @@ class Endpoint(ABC, Generic[B]):
     async def respond(self, exchange: Exchange, asked: B, jobs: tuple[Job, ...], items: Items) -> None:
         """Write what comes of the jobs, to its end or its one error."""
 
-    def _announce(self, exchange: Exchange, asked: B, job: Job, answer: Answer) -> None:
-        """Put into the headers who serves, and why if that was asked for."""
+    async def _answer(self, exchange: Exchange, asked: B, job: Job, items: Items) -> Answer | None:
+        """What comes first of a job: who serves it, put into the headers, and why if that was asked for.
+
+        None where nobody does; then the error has been written.
+        """
+        answer = (await anext(items)).item
+        if not isinstance(answer, Answer):
+            await exchange.refuse(answer)
+            return None
         exchange.served_by(answer)
         if asked.explain:
             exchange.decided(self._doors.explain(job))
+        return answer

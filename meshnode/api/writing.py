@@ -57,11 +57,9 @@ class ChoicesEndpoint(Endpoint[C]):
     async def respond(self, exchange: Exchange, asked: C, jobs: tuple[Job, ...], items: Items) -> None:
         """Write the choices, side by side."""
         created = int(self._doors.wall())
-        answer = (await anext(items)).item
-        if not isinstance(answer, Answer):
-            await exchange.refuse(answer)
+        answer = await self._answer(exchange, asked, jobs[0], items)
+        if answer is None:
             return
-        self._announce(exchange, asked, jobs[0], answer)
         shapes = self.shapes(asked, jobs[0].id, created, answer.model)
         if asked.stream:
             await _Stream(exchange, shapes, len(jobs)).write(items)

@@ -32,8 +32,9 @@ class Hedger:
         self, trial: Trial, course: Course, candidate: Candidate, run_on: RunOn
     ) -> Emitted | None:
         """What comes first of a job on a candidate, or beside it; None, and why in the trial, if nothing."""
-        after_s = self.hedging.after_s(trial.job, candidate.card)
-        if after_s is None or self.hedging.forbidden(trial.job, candidate):
+        allowed = not self.hedging.forbidden(trial.job, candidate)
+        after_s = self.hedging.after_s(trial.job, candidate.card) if allowed else None
+        if after_s is None:
             return await first_of(trial, course)
         return await _Race(self, trial, course, candidate, run_on).run(after_s)
 

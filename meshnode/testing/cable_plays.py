@@ -171,7 +171,15 @@ async def _struck(
             strike(outcome)
 
     async def once(heard: Callable[[Outcome], None]) -> Outcome:
-        return await ask(asker, QUESTION, model=MODEL, tokens=tokens, deadline_s=DEADLINE_S * 2, heard=heard)
+        return await ask(
+            asker,
+            QUESTION,
+            model=MODEL,
+            tokens=tokens,
+            deadline_s=DEADLINE_S * 2,
+            privacy="public",
+            heard=heard,
+        )
 
     before = await once(lambda outcome: None)
     after = await once(heard)

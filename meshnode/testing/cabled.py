@@ -113,9 +113,13 @@ async def ask(
     model: str,
     tokens: int,
     deadline_s: float,
+    privacy: str = "private",
     heard: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:
-    """Ask a node and read to the end, or to a little past the deadline; `heard` is told of every piece."""
+    """Ask a node and read to the end, or to a little past the deadline; `heard` is told of every piece.
+
+    Of class public they come as they are written, of others what a moment brings is one.
+    """
     outcome = Outcome(asked_at_s=trio.current_time())
     body = {
         "model": model,
@@ -123,7 +127,7 @@ async def ask(
         "stream": True,
         "temperature": 0,
         "max_tokens": tokens,
-        "mesh": {"deadline_ms": int(deadline_s * 1000), "cache": "off"},
+        "mesh": {"deadline_ms": int(deadline_s * 1000), "cache": "off", "privacy": privacy},
     }
     with trio.move_on_after(deadline_s + GRACE_S):
         try:

@@ -20,7 +20,7 @@ from meshnode.api.responses.shapes import Event
 from meshnode.api.responses.written import Written
 from meshnode.api.sse import DONE, event
 from meshnode.errors import Interrupted, MeshError
-from meshnode.terms import Answer, End, Job, Piece
+from meshnode.terms import End, Job, Piece
 from meshwire.limits import RESPONSE_MAX
 
 
@@ -42,11 +42,9 @@ class Responses(Endpoint[ResponseBody]):
     ) -> None:
         """Write the response, to its end or its one error."""
         created = int(self._doors.wall())
-        answer = (await anext(items)).item
-        if not isinstance(answer, Answer):
-            await exchange.refuse(answer)
+        answer = await self._answer(exchange, asked, jobs[0], items)
+        if answer is None:
             return
-        self._announce(exchange, asked, jobs[0], answer)
         written = Written(asked, jobs[0], created, answer.model)
         write = _stream if asked.stream else _whole
         await write(items, exchange, written, self._doors)
