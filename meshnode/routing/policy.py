@@ -122,7 +122,7 @@ def reject(
         (Reason.RELAY, wish.privacy is Privacy.SENSITIVE and len(candidate.path) > 1),
         (Reason.RESIDENCY, not set(wish.residency) <= set(candidate.labels)),
         (Reason.PLACE, not _place_allows(candidate, wish)),
-        (Reason.PRICE, too_dear or not _is_cheap_enough(candidate.cloud, wish.max_price_usd)),
+        (Reason.PRICE, too_dear),
         (Reason.BUDGET, not _is_covered(candidate.cloud)),
         (Reason.EXPIRED, candidate.ad_expired),
         (Reason.UNREACHABLE, not candidate.reachable),
@@ -159,10 +159,6 @@ def _place_allows(candidate: Candidate, wish: Wish) -> bool:
 def _class_may_leave(cloud: CloudOffer | None, privacy: Privacy) -> bool:
     """Whether a class may go to a commercial API: as its owner says, and the two strictest never."""
     return cloud is None or (privacy in cloud.privacy and privacy in CLOUD_CLASSES)
-
-
-def _is_cheap_enough(cloud: CloudOffer | None, max_price_usd: float | None) -> bool:
-    return cloud is None or max_price_usd is None or cloud.most_usd <= max_price_usd
 
 
 def _is_covered(cloud: CloudOffer | None) -> bool:
