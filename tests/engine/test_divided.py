@@ -8,7 +8,7 @@ pytest.importorskip("llama_cpp", reason="this is about llama.cpp's cache")
 from meshnode.engine.base import EngineState
 from meshnode.engine.model_file import ModelFile
 from meshnode.engine.process import LlamaEngine
-from meshnode.engine.worker.frames import Cancel
+from meshnode.engine.worker.frames import Cancel, Prefilled
 from tests.engine.stage import RealStage
 
 pytestmark = pytest.mark.model
@@ -73,6 +73,14 @@ def test_nothing_is_found_across_scopes(stage):
     for number, scope in ((22, b"b"), (23, b"")):
         stage.ask(number, SYSTEM, scope=scope)
         assert stage.until_ended(number).cached_tokens == 0
+
+
+def test_prompts_of_runs_that_wait_are_read_one_by_one(stage):
+    for number, prompt in enumerate(("Tell me of mills.", "And now of ships, please.", "Of an inn?"), 51):
+        stage.ask(number, prompt)
+    stage.loop.turn()
+    assert {event.number for event in stage.events if isinstance(event, Prefilled)} & {51, 52, 53} == {51}
+    stage.until_ended(51, 52, 53)
 
 
 @pytest.mark.parametrize(("first", "scope"), [(31, b"a"), (41, b"")])

@@ -4,7 +4,6 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="the loop's module needs llama-cpp-python")
 
-from meshnode.engine.worker import loop as loop_module
 from meshnode.engine.worker import measure as measure_module
 from meshnode.engine.worker import sequence as sequence_module
 from meshnode.engine.worker.frames import (
@@ -18,6 +17,7 @@ from meshnode.engine.worker.frames import (
     Started,
     Threads,
 )
+from meshnode.engine.worker.llama import CHUNK_TOKENS
 from meshnode.engine.worker.loop import DecodeError
 from meshnode.engine.worker.measure import Speed
 from meshnode.errors import ContextExceeded, EngineFailed
@@ -47,7 +47,7 @@ def counting(tokens, first=1):
 def _fake_sampler(monkeypatch):
     FakeSampler.live = 0
     monkeypatch.setattr(sequence_module, "Sampler", FakeSampler)
-    monkeypatch.setattr(measure_module, "LONG_TOKENS", loop_module.CHUNK_TOKENS)  # the clock stands still
+    monkeypatch.setattr(measure_module, "LONG_TOKENS", CHUNK_TOKENS)  # the clock stands still
 
 
 def test_more_runs_than_slots_all_finish_and_nothing_is_left():
@@ -70,7 +70,7 @@ def test_a_long_prompt_is_read_in_chunks_while_others_go_on():
     assert [step.done for step in steps] == [128, 256, 384, 400]
     between = stage.events[stage.events.index(steps[0]) : stage.events.index(steps[-1])]
     assert sum(event in between for event in stage.written(1)) == 3
-    assert max(stage.model.sizes) <= loop_module.CHUNK_TOKENS + stage.model.slots
+    assert max(stage.model.sizes) <= CHUNK_TOKENS + stage.model.slots
 
 
 @pytest.mark.parametrize(("prompt_tps", "size"), [(50.0, 128), (300.0, 300), (9000.0, 512)])

@@ -8,7 +8,7 @@ fails. It knows neither processes nor pipes: commands come from a callable, even
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 
 from meshnode.engine.worker.answer import Release
@@ -31,11 +31,12 @@ from meshnode.engine.worker.frames import (
     Written,
 )
 from meshnode.engine.worker.intake import take_in
-from meshnode.engine.worker.llama import ABORTED, CHUNK_TOKENS, Batch, Model
+from meshnode.engine.worker.llama import ABORTED, Batch, Model
 from meshnode.engine.worker.measure import Pace
 from meshnode.engine.worker.outbox import HOLD_S, Outbox
 from meshnode.engine.worker.prefix import common_length
 from meshnode.engine.worker.rechecking import Rechecking
+from meshnode.engine.worker.schedule import OneByOne, Together
 from meshnode.engine.worker.sequence import UNPLACED, Sequence
 from meshnode.engine.worker.template import Template
 from meshnode.engine.worker.vectors import Embeds, Vectors
@@ -75,6 +76,7 @@ class Loop:
         self._cache = cache
         self._vectors = Vectors(embedder)
         self._rechecking = Rechecking(model, template, cache)
+        self._schedule = OneByOne() if model.divided else Together()
         self._waiting: deque[Sequence] = deque()
         self._active: list[Sequence] = []  # oldest first
         self._computing: dict[int, int] = {}  # how many tokens of which run, for the thread that interrupts
@@ -222,9 +224,7 @@ class Loop:
             if sequence.place == UNPLACED and not self._begin(sequence):
                 continue
             (reading if sequence.reading else answering).append(sequence)
-        # A longer step reads faster. It delays everybody who answers and helps everybody who waits.
-        room = self._pace.chunk if len(reading) > len(answering) else CHUNK_TOKENS
-        takes = [*((sequence, 1) for sequence in answering), *_shares(reading, room)]
+        takes = self._schedule.takes(reading, answering, self._pace.chunk)
         for sequence, take in sorted(takes, key=lambda each: each[0].place):
             self._add(batch, sequence, take)
         return batch
@@ -333,20 +333,3 @@ def _leads(leader: Sequence, sequence: Sequence, known: int) -> bool:
         return False
     common = common_length(leader.tokens, sequence.tokens[:-1])
     return common > leader.computed and common >= known + KEEP_MIN_TOKENS
-
-
-def _shares(reading: Items[Sequence], room: int) -> Iterator[tuple[Sequence, int]]:
-    """How many tokens of its prompt each run reads in this step.
-
-    The oldest has half of the room, the rest goes to whoever has the least left: so a short prompt is soon
-    read beside a long one, prompts of equal length are read one after the other, and none waits for ever.
-    """
-    if not reading:
-        return
-    takes = {reading[0].number: min(reading[0].left, room if len(reading) == 1 else room // 2)}
-    room -= takes[reading[0].number]
-    for sequence in sorted(reading, key=lambda each: each.left):
-        more = min(sequence.left - takes.get(sequence.number, 0), room)
-        takes[sequence.number] = takes.get(sequence.number, 0) + more
-        room -= more
-    yield from ((sequence, takes[sequence.number]) for sequence in reading if takes[sequence.number])
