@@ -17,8 +17,8 @@ from tests.packages import fetched, with_packages
 
 TOOLS = Path(__file__).with_name("compliance-tools.txt")
 HOOKS = Path(__file__).with_name("openapi_hooks.py")
-JUDGING_S = 240.0
 EXAMPLES = int(os.environ.get("MESHNODE_EXAMPLES", "12"))
+JUDGING_S = max(240.0, 6.0 * EXAMPLES)
 OPERATIONS = (
     *("createChatCompletion", "createCompletion", "createResponse", "createEmbedding"),
     *("listModels", "retrieveModel"),
