@@ -49,7 +49,7 @@ class Seams:
     gives n secret bytes; `blocking` runs work that would stall the loop; `verify` checks signatures, `read`
     those of records, and reads these; `free_memory_bytes` is what the machine has left; `look` says what it is doing,
     None for the machine itself, and `signs` what else shows that its owner needs it (a game, a GPU at work), which
-    whoever embeds a node may know. For tests only:
+    whoever embeds a node may know. For tests only: without `durable` what is stored need not outlive a power cut;
     `relay_tap` sees each payload that this node relays, after the link's own encryption is off, and
     `seal_circuits` switches the end-to-end encryption off at both ends.
     """
@@ -63,6 +63,7 @@ class Seams:
     free_memory_bytes: Callable[[], int] = _free_memory_bytes
     look: Callable[[], Reading] | None = None
     signs: Callable[[], tuple[str, ...]] = tuple
+    durable: bool = True
     relay_tap: Callable[[bytes], None] | None = None
     seal_circuits: bool = True
 

@@ -300,7 +300,12 @@ class RecordBook:
 
     def revocations_of(self, serial: bytes) -> list[Record]:
         """The records that say that they take back the certificate with this serial."""
-        return self._certified.about(RecordType.REVOCATION, serial.hex()) if self._certified.revoking else []
+        return self._certified.about(RecordType.REVOCATION, serial.hex()) if self.revoking else []
+
+    @property
+    def revoking(self) -> int:
+        """How many revocations there are."""
+        return self._certified.revoking
 
     @property
     def certified(self) -> int:
@@ -339,6 +344,8 @@ class RecordBook:
         entitled = self._is_issuer if record.type in CERTIFYING else self._is_member
         if not entitled(record.key):
             return Refused.STRANGER
+        if record.raw in self._by_raw:
+            return Refused.STALE
         shelf = self._shelves.get(owner)
         if shelf is not None:
             if shelf.contradicts(record):

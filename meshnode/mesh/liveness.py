@@ -53,6 +53,9 @@ class Accusations:
     def __init__(self, word_of: Callable[[NodeId], Word | None]) -> None:
         self._word_of = word_of
         self._held: dict[NodeId, dict[NodeId, _Held]] = {}
+        self._found: dict[
+            NodeId, tuple[Word, list[_Held]]
+        ] = {}  # those that count, by the word they are about
 
     def is_news(self, message: Accuse) -> bool:
         """Whether it is worth checking its signature: by a watcher, about the last word, and not known yet.
@@ -72,7 +75,9 @@ class Accusations:
 
     def take(self, message: Accuse, now: float) -> None:
         """Keep one that is news, and signed by whom it says."""
-        self._held.setdefault(NodeId(message.accused), {})[node_id(message.accuser)] = _Held(message, now)
+        accused = NodeId(message.accused)
+        self._held.setdefault(accused, {})[node_id(message.accuser)] = _Held(message, now)
+        self._found.pop(accused, None)
 
     def told_by(self, message: Accuse, sender: NodeId) -> None:
         """This one came from there, so that it need not be told there."""
@@ -129,17 +134,22 @@ class Accusations:
                     del by_accuser[accuser]
             if not by_accuser:
                 del self._held[accused]
+                self._found.pop(accused, None)
 
     def _standing(self, accused: NodeId) -> list[_Held]:
-        word = self._word_of(accused)
-        if word is None:
+        if accused not in self._held or (word := self._word_of(accused)) is None:
             return []
+        known = self._found.get(accused)
+        if known is not None and known[0] is word:
+            return known[1]
         found = [
             held
-            for accuser, held in self._held.get(accused, {}).items()
+            for accuser, held in self._held[accused].items()
             if held.message.seq == word.seq and accuser in word.watchers
         ]
-        return sorted(found, key=lambda held: held.at)
+        found.sort(key=lambda held: held.at)
+        self._found[accused] = (word, found)
+        return found
 
     def _has_room(self, accuser: NodeId) -> bool:
         same = sum(accuser in by_accuser for by_accuser in self._held.values())

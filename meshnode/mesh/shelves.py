@@ -28,8 +28,9 @@ class Shelves(dict[NodeId, Shelf]):
 
     def advance(self, shelf: Shelf, seq: int) -> None:
         """Everything of a shelf's owner up to this seq has come."""
-        shelf.version = max(shelf.version, seq)
-        self._note_version(shelf.owner[:PREFIX_BYTES])
+        if seq > shelf.version:
+            shelf.version = seq
+            self._note_version(shelf.owner[:PREFIX_BYTES])
 
     def drop(self, owner: NodeId) -> None:
         """Take one down."""

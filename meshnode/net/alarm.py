@@ -16,12 +16,14 @@ class Alarm:
 
     def __init__(self, call_at: CallAt | None) -> None:
         self._call_at = call_at
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
 
     def ring(self) -> None:
         """Wake whoever waits."""
-        self._waiting.unpark_all()
+        if self._waiting is not None:
+            task, self._waiting = self._waiting, None
+            trio.lowlevel.reschedule(task)
 
     def ring_at(self, moment: float) -> None:
         """Wake whoever waits then."""
@@ -34,8 +36,17 @@ class Alarm:
         """Wait until it rings, or until then."""
         if self._call_at is None:
             with trio.CancelScope(deadline=until) as self._scope:
-                await self._waiting.park()
+                await self._park()
         else:
             if until < math.inf:
                 self._call_at(until, self.ring)
-            await self._waiting.park()
+            await self._park()
+
+    async def _park(self) -> None:
+        """As in a `ParkingLot`, which costs more: there is one at most who waits."""
+        self._waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._leave)
+
+    def _leave(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED

@@ -300,7 +300,8 @@ class _Wire:
             raise Unreachable("The other end closed the connection.")
         self._queue.popleft()
         self._queued_bytes -= len(message)
-        self._room.unpark_all()
+        if self._room:
+            self._room.unpark_all()
         return message
 
 

@@ -95,8 +95,7 @@ class Watch:
         suspects = self._accusations.suspects()
         if not suspects:
             return frozenset()
-        now, sights = trio.current_time(), self._sights()
-        return frozenset(node for node in suspects if self._is_dead(node, sights, now))
+        return self._dead_of(suspects, self._sights(), trio.current_time())
 
     def lost(self, link: Link) -> None:
         """A link is gone; a watcher that has no other asks around at once."""
@@ -146,7 +145,7 @@ class Watch:
         self._pass_on()
         self._tell_suspects(sights, now)
         self._deny(now)
-        self._note_dead()
+        self._note_dead(sights, now)
 
     def _sights(self) -> dict[NodeId, Sight]:
         """Every member with a live link."""
@@ -261,15 +260,16 @@ class Watch:
             self._accusations.take(message, now)
             self._pass_on()
 
-    def _is_dead(self, node: NodeId, sights: dict[NodeId, Sight], now: float) -> bool:
-        sight = sights.get(node)
-        if sight is not None and is_live(sight, now):
-            return False
-        rtt_s = median([one.rtt_s for one in sights.values()] or [RTT_UNKNOWN_S])
-        return self._accusations.is_dead(node, now, rtt_s, own_fault(sights, node, now))
+    def _dead_of(
+        self, suspects: Sequence[NodeId], sights: dict[NodeId, Sight], now: float
+    ) -> frozenset[NodeId]:
+        silent = [node for node in suspects if (seen := sights.get(node)) is None or not is_live(seen, now)]
+        rtt_s = median([one.rtt_s for one in sights.values()] or [RTT_UNKNOWN_S]) if silent else 0.0
+        is_dead = self._accusations.is_dead
+        return frozenset(node for node in silent if is_dead(node, now, rtt_s, own_fault(sights, node, now)))
 
-    def _note_dead(self) -> None:
-        dead = tuple(sorted(self.dead()))
+    def _note_dead(self, sights: dict[NodeId, Sight], now: float) -> None:
+        dead = tuple(sorted(self._dead_of(self._accusations.suspects(), sights, now)))
         if dead != self._dead:
             log.info("dead peers", peers=[to_text(node) for node in dead])
             self._dead = dead

@@ -89,7 +89,8 @@ class Writer:
                 await self._wait([])
         finally:
             self._writing = False
-            self._written.unpark()
+            if self._written:
+                self._written.unpark()
 
     @staticmethod
     def _send_now(prompt: Prompt, messages: list[bytes]) -> bool:

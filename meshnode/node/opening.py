@@ -53,7 +53,7 @@ async def open_node(
     with locked_home(settled.home):
         with trio.CancelScope(shield=True):  # a thread left behind would work on in a home that is free again
             identity = await world.blocking(lambda: load_or_create(settled.home, world.entropy))
-            store = await open_store(settled.home, world.blocking)
+            store = await open_store(settled.home, world.blocking, durable=world.durable)
         try:
             made = Node(
                 settled, identity, store, world, network or WebsocketNetwork(), presence_on, attestation

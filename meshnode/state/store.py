@@ -144,10 +144,10 @@ class Store:
             self._connection.close()
 
 
-async def open_store(home: Path, blocking: Blocking) -> Store:
+async def open_store(home: Path, blocking: Blocking, *, durable: bool = True) -> Store:
     """The store of this home, made or brought up to date first; raises HomeUnusable."""
     path = home / STORE_FILE
-    return Store(await blocking(lambda: connect(path)), blocking, path)
+    return Store(await blocking(lambda: connect(path, durable=durable)), blocking, path)
 
 
 def private_file(path: Path) -> None:
@@ -169,15 +169,18 @@ def in_transaction(connection: sqlite3.Connection, lock: threading.Lock, path: P
         raise unusable(path, error) from error
 
 
-def connect(path: Path, steps: Steps = STEPS) -> sqlite3.Connection:
-    """A private file with the tables of these steps, made or brought up to date first. Raises HomeUnusable."""
+def connect(path: Path, steps: Steps = STEPS, *, durable: bool = True) -> sqlite3.Connection:
+    """A private file with the tables of these steps, made or brought up to date first. Raises HomeUnusable.
+
+    What is not `durable` outlives the process, but no power cut: the disk is not waited for.
+    """
     try:
         private_file(path)
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise unusable(path, error) from error
     try:
-        _prepare(connection, path, steps)
+        _prepare(connection, path, steps, durable)
     except sqlite3.Error as error:
         connection.close()
         raise unusable(path, error) from error
@@ -187,9 +190,10 @@ def connect(path: Path, steps: Steps = STEPS) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, steps: Steps) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, steps: Steps, durable: bool) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a redeemed ticket must survive a power cut
+    # A redeemed ticket must survive a power cut.
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     connection.execute("PRAGMA foreign_keys = ON")
     migrate(connection, path, steps)
 

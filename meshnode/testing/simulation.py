@@ -232,6 +232,7 @@ class Simulation:
             rng=self._random(f"rng {name} {self._lives}"),
             entropy=self._random(f"entropy {name} {self._lives}").randbytes,
             blocking=inline,
+            durable=False,  # power fails here too, but the machine that simulates it keeps its own
             verify=self._verify,
             read=self._read,
             free_memory_bytes=lambda: MEMORY_BYTES,
@@ -253,7 +254,7 @@ class Simulation:
     def _on_message(self, source: str, target: str, message: bytes) -> None:
         self.messages += 1
         self.sent_bytes[source] += len(message)
-        self._trace.update(f"{trio.current_time():.9f} {source} {target} {len(message)} ".encode() + message)
+        self._trace.update(f"{trio.current_time()} {source} {target} {len(message)} ".encode() + message)
 
     def _read(self, raw: bytes) -> Record:
         """Read a record once, for the same reason: it is frozen, and the same one for all."""

@@ -142,9 +142,13 @@ def _read_control(message: bytes, start: int) -> tuple[Frame, int]:
     if type(frame) is not list or len(frame) != _FRAME_ELEMENTS:
         raise RemoteWireError("a frame is not an array of four")
     number, stream, flags, body = frame
-    if not all(type(item) is int and 0 <= item <= U32_MAX for item in (number, stream, flags)):
+    if not (_is_u32(number) and _is_u32(stream) and _is_u32(flags)):
         raise RemoteWireError("a frame's type, stream and flags are unsigned integers")
     return Frame(number, stream, flags, _body(number, flags, body)), end
+
+
+def _is_u32(item: Any) -> bool:
+    return type(item) is int and 0 <= item <= U32_MAX
 
 
 def _body(number: int, flags: int, body: Any) -> Message | None:

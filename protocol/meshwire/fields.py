@@ -19,10 +19,11 @@ from meshwire.limits import KNOWN_KEYS
 
 NAME_KEY = 0
 GROWN = "key"
+_BARE = frozenset({bytes, str, int, float, bool, type(None)})  # what msgpack takes as it is
 
 S = TypeVar("S", bound=msgspec.Struct)
 Rename = Callable[[Any], Any]
-Plan = dict[int, tuple[str, Rename]]
+Plan = dict[int, tuple[str, Rename | None]]
 
 
 def grown(key: int) -> msgspec.Meta:
@@ -38,10 +39,10 @@ def pack_fields(struct: msgspec.Struct, *, name: str = "") -> dict[int, Any]:
     Fields that hold their default are left out. `name` goes to key 0 when it is not empty.
     """
     fields: dict[int, Any] = {NAME_KEY: name} if name else {}
-    for key, field in _keyed(type(struct)):
-        value = getattr(struct, field.name)
-        if not _is_default(field, value):
-            fields[key] = _plain(value)
+    for key, field, kind, default in _written(type(struct)):
+        value = getattr(struct, field)
+        if type(value) is not kind or value != default:
+            fields[key] = value if type(value) in _BARE else _plain(value)
     return fields
 
 
@@ -77,9 +78,13 @@ def _grown_key(field: msgspec.structs.FieldInfo) -> int:
     return next((int(one.extra[GROWN]) for one in metas if one.extra and GROWN in one.extra), 0)
 
 
-def _is_default(field: msgspec.structs.FieldInfo, value: Any) -> bool:
-    default = field.default
-    return default is not msgspec.NODEFAULT and type(value) is type(default) and bool(value == default)
+@lru_cache(maxsize=256)
+def _written(cls: type[msgspec.Struct]) -> tuple[tuple[int, str, type | None, Any], ...]:
+    """For each field its key, its name, and the type and value of its default; no type where there is none."""
+    return tuple(
+        (key, field.name, None if field.default is msgspec.NODEFAULT else type(field.default), field.default)
+        for key, field in _keyed(cls)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -95,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 def _by_name(cls: type[msgspec.Struct], fields: Any) -> dict[str, Any]:
     """The map with field names for keys, nested structs too."""
-    if not isinstance(fields, Mapping):
+    if type(fields) is not dict and not isinstance(fields, Mapping):
         raise RemoteWireError(f"{cls.__name__} is not a map")
     plan = _plan(cls)
     named: dict[str, Any] = {}
@@ -104,7 +109,7 @@ def _by_name(cls: type[msgspec.Struct], fields: Any) -> dict[str, Any]:
             raise RemoteWireError(f"{cls.__name__}: a key is not a small integer")
         if key in plan:
             name, rename = plan[key]
-            named[name] = rename(value)
+            named[name] = value if rename is None else rename(value)
         elif NAME_KEY < key < KNOWN_KEYS:
             raise RemoteWireError(f"{cls.__name__}: unknown field {key}")
     return named
@@ -117,15 +122,20 @@ def _plan(cls: type[msgspec.Struct]) -> Plan:
     return {key: (field.name, _rename_for(hints[field.name])) for key, field in _keyed(cls)}
 
 
-def _rename_for(kind: Any) -> Rename:
+def _rename_for(kind: Any) -> Rename | None:
     """How a value of this type is read: nested structs get names, the rest is left for msgspec to check.
 
-    A struct may stand alone, be optional, or fill a tuple; deeper nestings are not used on the wire.
+    A struct may stand alone, be optional, or fill a tuple; deeper nestings are not used on the wire. None where
+    no float could pass.
     """
     nested = next((inner for inner in (kind, *get_args(kind)) if _is_struct(inner)), None)
     if nested is None:
-        return _finite
+        return _finite if _holds_floats(kind) else None
     return lambda value: _nested_by_name(nested, value)
+
+
+def _holds_floats(kind: Any) -> bool:
+    return kind in (float, Any, object) or any(map(_holds_floats, get_args(kind)))
 
 
 def _is_struct(kind: Any) -> bool:

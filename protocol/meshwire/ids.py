@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+from functools import lru_cache
 from typing import NewType
 
 from meshwire.errors import LocalWireError
@@ -15,6 +16,7 @@ MESH_TAG = b"meshnode/mesh/1"
 NodeId = NewType("NodeId", bytes)
 
 
+@lru_cache(maxsize=4096)  # the same few keys are asked about with every record and message
 def node_id(public_key: bytes) -> NodeId:
     """The id of the node with this Ed25519 public key: the first 20 bytes of its SHA-256."""
     if len(public_key) != KEY_BYTES:

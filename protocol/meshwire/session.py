@@ -58,6 +58,7 @@ OUTBOX_MAX = 4 * 1024 * 1024
 REASON_MAX = 256
 
 _DATA = int(FrameType.DATA)
+_REPLY = int(Flag.REPLY)  # plain: an enum's `&` is slow
 _RUNNING = (SessionState.JOINING, SessionState.OPEN)
 
 
@@ -363,7 +364,7 @@ class Session:
                 raise RemoteWireError(f"frame type {frame.type} is not admitted when {self.state!s}")
         elif frame.type == _DATA:
             self._streams.on_data(frame, found)
-        elif frame.flags & Flag.REPLY:
+        elif frame.flags & _REPLY:
             awaited = self._exchange.on_reply(frame, found)
             if awaited and isinstance(frame.body, Joined) and self.state is SessionState.JOINING:
                 self.promote()

@@ -42,3 +42,15 @@ def test_it_wakes_when_it_should(kind: str, change: str, until: float, woken: fl
         return await woken_at(alarm, changes[change], until)
 
     assert run_virtual(1, play) == woken
+
+
+@pytest.mark.parametrize("kind", ["called back", "in a scope"])
+def test_who_stopped_waiting_is_not_woken_and_the_next_one_is(kind: str) -> None:
+    async def play() -> float:
+        alarm = alarm_of(kind)
+        with trio.move_on_after(1):
+            await alarm.wait()
+        alarm.ring()  # nobody waits
+        return await woken_at(alarm, alarm.ring, 5.0)
+
+    assert run_virtual(1, play) == 2.0

@@ -200,3 +200,16 @@ async def test_kept_records_are_bounded_and_those_go_that_end_first(
     monkeypatch.setattr(kept_module, "KEPT_MAX", 2)
     await store.keep("revocation", [Kept(str(n), bytes([n]), NOW + n) for n in range(1, 6)], NOW)
     assert await store.kept("revocation") == [b"\x04", b"\x05"]
+
+
+@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 0)])
+async def test_each_commit_waits_for_the_disk_unless_nothing_must_outlive_a_power_cut(
+    tmp_path: Path, durable: bool, level: int
+) -> None:
+    store = await open_store(tmp_path, inline, durable=durable)
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+    await store.raise_seq(NOW)
+    again = await reopen(store, tmp_path)
+    assert await again.next_seq(0) == NOW + 1
+    assert again._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # unless told otherwise
+    await again.aclose()
