@@ -20,8 +20,8 @@ from meshwire.limits import (
 from meshwire.messages import Accuse
 
 WINDOW_SHORTEST_S = 1.5  # in which the accused can deny it, besides the way there and back
-WINDOW_LONGEST_S = 5.0  # with no more accusers than it takes
-OWN_FAULT = 2.0  # how much longer it gets, in the same times, from a node that hears nobody in time
+WINDOW_LONGEST_S = 4.5  # with no more accusers than it takes
+OWN_FAULT = 1.0  # how much longer it gets, in the same times, from a node that hears nobody in time
 RTT_MOST_S = 0.5  # stalls make measured round trips longer than the way of a flood, which takes the fastest
 ROUND_TRIPS = 2  # the accusation on its way to the accused, and the denial back, over a few links
 

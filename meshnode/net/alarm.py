@@ -33,7 +33,7 @@ class Alarm:
             self._call_at(moment, self.ring)
 
     async def wait(self, until: float = math.inf) -> None:
-        """Wait until it rings, or until then."""
+        """Wait until it rings, or until then; raises BusyResourceError if somebody does already."""
         if self._call_at is None:
             with trio.CancelScope(deadline=until) as self._scope:
                 await self._park()
@@ -43,7 +43,9 @@ class Alarm:
             await self._park()
 
     async def _park(self) -> None:
-        """As in a `ParkingLot`, which costs more: there is one at most who waits."""
+        """As in a `ParkingLot`, which costs more, and is for many who wait."""
+        if self._waiting is not None:
+            raise trio.BusyResourceError("Somebody waits already.")
         self._waiting = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._leave)
 

@@ -54,3 +54,18 @@ def test_who_stopped_waiting_is_not_woken_and_the_next_one_is(kind: str) -> None
         return await woken_at(alarm, alarm.ring, 5.0)
 
     assert run_virtual(1, play) == 2.0
+
+
+def test_only_one_may_wait() -> None:
+    async def play() -> str:
+        alarm = alarm_of("called back")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(alarm.wait, 5.0)
+            await trio.sleep(1)
+            try:
+                await alarm.wait(5.0)
+            except trio.BusyResourceError as error:
+                return str(error)
+        return ""
+
+    assert run_virtual(1, play) == "Somebody waits already."
