@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import MappingProxyType
 
 import msgspec
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from meshnode.api.errors import body_of, header_text, http_response, mesh_response
 from meshnode.api.flow import Item
-from meshnode.api.sse import EventStream, event
+from meshnode.api.sse import EventStream, Transport, event
 from meshnode.errors import Interrupted, MeshError
 from meshnode.routing.decision import DecisionView
 from meshnode.terms import NUSD, Answer, CloudOffer, Usage
@@ -46,7 +46,8 @@ class Exchange:
         self._closing: trio.Event | None = state.get(CLOSING)
         # Only there is a body of unknown length sent in chunks, and the connection this response's alone.
         in_chunks = scope["http_version"] == "1.1"
-        self.events = EventStream(send, state.get(TRANSPORT) if in_chunks else None)
+        self._transport: Transport | None = state.get(TRANSPORT) if in_chunks else None
+        self.events = EventStream(send, self._transport)
 
     @asynccontextmanager
     async def attended(self) -> AsyncIterator[None]:
@@ -57,7 +58,7 @@ class Exchange:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
-            nursery.start_soon(self.events.keep_alive)
+            self.events.lives_in(nursery)
             with trio.CancelScope() as until_closing:
                 nursery.start_soon(self._cancel_when_closing, until_closing)
                 yield
@@ -117,7 +118,9 @@ class Exchange:
 
     async def respond(self, body: bytes) -> None:
         """End with a whole answer."""
-        await Response(body, 200, self._headers, media_type="application/json")(*self._asgi)
+        response = Response(body, 200, self._headers, media_type="application/json")
+        async with self._transport.in_one() if self._transport else nullcontext():
+            await response(*self._asgi)
 
     async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
         _, receive, _ = self._asgi

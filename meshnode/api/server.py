@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -38,6 +38,7 @@ WRITE_STALL_S = 20.0
 GRACE_S = 3.0  # for streams to say that they end, when the server does
 KEEP_ALIVE_S = 75.0  # longer than clients keep idle connections, so that none is closed under a request
 BACKLOG = 128
+ENDS = (b"", b"0\r\n\r\n")  # what h11 makes of a body's end, by its known length or in chunks
 
 _logger = log.get("api")
 
@@ -101,6 +102,7 @@ class BoundedStream:
         self.context = WorkerContext(max_requests=None)
         self._write = trio.CancelScope()
         self._last_write_at = math.inf
+        self._held: list[bytes] | None = None
         self.socket = stream.socket
         self.under_way = 0  # requests
         self.leaving = False
@@ -116,8 +118,27 @@ class BoundedStream:
             self.under_way -= 1
             self.idle_since = trio.current_time()
 
+    @asynccontextmanager
+    async def in_one(self) -> AsyncIterator[None]:
+        """What hypercorn sends meanwhile leaves in one write: a head and a body, up to where the body ends."""
+        self._held = []
+        try:
+            yield
+        finally:
+            await self._release()
+
+    async def _release(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            await self.write(b"".join(held))
+
     async def send_all(self, data: bytes) -> None:
         """Write all of it within WRITE_STALL_S. Raises BrokenResourceError, and closes, when it cannot."""
+        if self._held is not None:
+            self._held.append(data)
+            if data in ENDS:
+                await self._release()
+            return
         until = min(trio.current_time() + WRITE_STALL_S, self._last_write_at)
         with trio.CancelScope(deadline=until) as self._write:
             await self._stream.send_all(data)
@@ -162,11 +183,13 @@ class BoundedStream:
 
     async def send_eof(self) -> None:
         """Say that nothing more will come; also for an application that was cancelled when it had said it all."""
+        await self._release()
         with trio.CancelScope(shield=True):  # it never waits
             await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """Close the socket."""
+        await self._release()
         await self._stream.aclose()
 
 

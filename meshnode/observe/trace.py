@@ -119,19 +119,21 @@ class _Otel:
     """Spans of whatever provider the program has set."""
 
     def __init__(self, made_by: OtelTracer) -> None:
-        self._made_by = made_by
-
-    def begin(
-        self, name: str, parent: str = "", *, kind: str = "internal", ambient: bool = False, **facts: Value
-    ) -> Span:
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        context: Context | None = None if ambient else Context()
+        self._made_by = made_by
+        self._kinds = {kind.name.lower(): kind for kind in SpanKind}
+        self._no_context, self._propagator = Context(), TraceContextTextMapPropagator()
+
+    def begin(
+        self, name: str, parent: str = "", *, kind: str = "internal", ambient: bool = False, **facts: Value
+    ) -> Span:
+        context = None if ambient else self._no_context
         if parent:
-            context = TraceContextTextMapPropagator().extract({"traceparent": parsed(parent)})
-        span = self._made_by.start_span(name, context, SpanKind[kind.upper()])
+            context = self._propagator.extract({"traceparent": parsed(parent)})
+        span = self._made_by.start_span(name, context, self._kinds[kind])
         if not span.is_recording():
             return _Quiet(_traceparent_of(span) or parent)
         recording = _Recording(span)

@@ -35,6 +35,7 @@ class CloudRung:
 
     def __init__(self, apis: Iterable[CloudApi], home: Path, seams: Seams, env: Mapping[str, str]) -> None:
         self._engines = tuple(CloudEngine(api, env, seams.blocking) for api in apis)
+        self._nodes = {engine: _node_of(engine.api) for engine in self._engines}
         self._home, self._seams = home, seams
         self._budgets: Budgets | None = None
         self._nursery: trio.Nursery | None = None
@@ -67,8 +68,8 @@ class CloudRung:
         wanted = parse_model(job.wish.model)
         return [
             Candidate(
-                node=_node_of(engine.api),
-                path=(_node_of(engine.api),),
+                node=self._nodes[engine],
+                path=(self._nodes[engine],),
                 card=engine.paced(model.card_for(wanted)),
                 trust=Trust.NONE,
                 labels=engine.api.residency,

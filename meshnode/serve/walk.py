@@ -96,7 +96,8 @@ class Walk:
     async def _next_candidate(self, trial: Trial) -> Candidate | None:
         """The best candidate not tried yet, chosen anew if the last was lost; None, and why in `trial.failure`."""
         if not trial.candidates and not trial.chosen_enough:
-            await trio.sleep(AGAIN_S * trial.choices)
+            if trial.choices:
+                await trio.sleep(AGAIN_S * trial.choices)
             trial.choices += 1
             try:
                 trial.candidates = deque(await self._choose(trial.job))

@@ -1,6 +1,7 @@
 """The API over real sockets: httpx2, the openai client, and clients that misbehave."""
 
 import json
+import os
 import socket
 from contextlib import asynccontextmanager
 from functools import partial
@@ -59,6 +60,27 @@ untidy_client = pytest.mark.filterwarnings(
 )
 
 CHAT = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_head_leaves_with_what_follows_it_and_the_end_with_what_came_before(stream, monkeypatch):
+    written, write = [], os.write
+
+    def noted(descriptor, data):
+        written.append(bytes(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(server.os, "write", noted)
+    async with serving(FakeDoors()) as url, await connect(url) as client:
+        for _ in range(2):  # on one connection
+            await client.send_all(raw_request(url, json.dumps(CHAT | {"stream": stream}).encode()))
+            received = b""
+            while not received.endswith(b"0\r\n\r\n" if stream else b"}"):
+                received += await client.receive_some()
+        heads = [data for data in written if data.startswith(b"HTTP/1.1 200 ")]
+        assert [b"chatcmpl-" in data for data in heads] == [True, True]
+        assert [b"[DONE]" in data for data in written if data.endswith(b"0\r\n\r\n")] == [True] * 2 * stream
+        assert stream or heads[-1] == received
 
 
 @pytest.mark.parametrize("stream", [True, False])
