@@ -1,4 +1,4 @@
-"""Makes .venv ready: `setup.py [worker] [dev]`. Standard library only, since nothing is installed yet.
+"""Makes .venv ready: `setup.py [node] [worker] [dev]`. Standard library only, since nothing is installed yet.
 
 Each step looks whether it is done before it does it, so that an interrupted run is simply run again, and a
 stamp makes a finished one return at once. Everything goes through the user's own pip configuration.
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import venv
@@ -27,7 +28,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "meshnode-setup.json"
 LOG = VENV / "setup.log"
 PIP_MIN = (25, 1)  # the first that knows --group
-WORKER, DEV = "worker", "dev"
+NODE, WORKER, DEV = "node", "worker", "dev"  # `node` alone is one without a model
 LLAMA = "llama-cpp-python"
 RECIPE = ROOT / "scripts/llama.cmake"
 BUILDS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshnode/llama"
@@ -52,28 +53,36 @@ class SetupError(Exception):
 
 
 class Progress:
-    """One line that is rewritten on a terminal; without one, a line now and then."""
+    """One line that is rewritten on a terminal, each second; without one, a line now and then."""
 
     def __init__(self, what: str) -> None:
         self.what = what
         self.live = sys.stderr.isatty()
-        self.started = self.last = time.monotonic()
+        self.started = time.monotonic()
         self.count = ""
+        self.over = threading.Event()
         self.write(f"· {what} …", end="" if self.live else "\n")
+        self.ticker = threading.Thread(target=self.tick, daemon=True)
+        self.ticker.start()
 
     def step(self, line: str) -> None:
         """Take a line of the command's output."""
         if found := STEPS.search(line):
             self.count = f" {found[1]}/{found[2]}"
-        now = time.monotonic()
-        if self.live:
-            self.write(f"\r· {self.what} …{self.count} ({now - self.started:.0f} s)\033[K")
-        elif now - self.last > TICK_S:
-            self.last = now
-            self.write(f"  …{self.count} ({now - self.started:.0f} s)\n")
+
+    def tick(self) -> None:
+        """Show that it goes on, also while the command has nothing to say."""
+        while not self.over.wait(1.0 if self.live else TICK_S):
+            took = time.monotonic() - self.started
+            if self.live:
+                self.write(f"\r· {self.what} …{self.count} ({took:.0f} s)\033[K")
+            else:
+                self.write(f"  …{self.count} ({took:.0f} s)\n")
 
     def end(self, word: str = "done") -> None:
         """Say how it went and how long it took."""
+        self.over.set()
+        self.ticker.join()
         took = time.monotonic() - self.started
         before = f"\r· {self.what}: " if self.live else "  "
         self.write(
@@ -88,8 +97,8 @@ class Progress:
 
 def main(wanted: list[str]) -> int:
     """Set up for all of `wanted`; the exit code."""
-    if unknown := [word for word in wanted if word not in (WORKER, DEV)]:
-        raise SetupError(f"unknown: {' '.join(unknown)}. Use: scripts/setup [worker] [dev]")
+    if unknown := [word for word in wanted if word not in (NODE, WORKER, DEV)]:
+        raise SetupError(f"unknown: {' '.join(unknown)}. Use: scripts/setup [node] [worker] [dev]")
     if sys.platform == "win32":
         raise SetupError("meshnode runs on Linux and macOS; on Windows use WSL2: wsl --install")
     parts = read_stamp()
@@ -101,7 +110,7 @@ def main(wanted: list[str]) -> int:
         missing = [word for word in wanted or [WORKER] if word not in parts]
         if missing:
             set_up(missing)
-            write_stamp(sorted({*parts, *missing}))
+            write_stamp(sorted({NODE, *parts, *missing}))
     return 0
 
 

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from meshnode.cli import client
+from meshnode.cli.first import ask_when_ready
 from meshnode.cli.options import node_options
 from meshnode.cli.render import Screen
 from meshnode.cli.up import Teller, run_here
@@ -29,6 +30,9 @@ HINT = f"Give it as an argument, as - for standard input, with --ticket-file, or
 @click.option("--ticket-file", type=click.Path(path_type=Path), help="Read the ticket from this file.")
 @click.option("--via", default="", help="Use this address instead of those in the ticket: ws://HOST:PORT.")
 @click.option("--leave", is_flag=True, help="Give up the mesh that the running node is in.")
+@click.option(
+    "--ask", default="", help="Ask this as soon as the mesh can answer; a node that is started runs on."
+)
 @verb
 @node_options
 async def join(
@@ -38,6 +42,7 @@ async def join(
     ticket_file: Path | None,
     via: str,
     leave: bool,
+    ask: str,
     **flags: Any,
 ) -> None:
     """Join the mesh of a ticket, or the open mesh at an address.
@@ -51,10 +56,12 @@ async def join(
     try:
         joined = await client.call(home, "join", arguments, dict[str, Any], Teller(screen))
     except NotRunning:
-        await run_here(screen, home, flags, join=wanted, via=via)
+        await run_here(screen, home, flags, join=wanted, via=via, ask=ask)
         return
     screen.json({"event": "joined", **joined})
     screen.line(f"Joined{': ' + str(joined['mesh']) if joined.get('mesh') else ''}.")
+    if ask:
+        await ask_when_ready(screen, home, ask)
 
 
 def read_target(target: str | None, ticket_file: Path | None) -> str:

@@ -15,6 +15,7 @@ from meshnode import config
 from meshnode.cli import client
 from meshnode.cli.complete import models_here
 from meshnode.cli.render import Screen, megabytes
+from meshnode.cli.spelling import typed
 from meshnode.cli.verb import verb
 from meshnode.control.models import Fit, LocalModel, fit, local_models
 from meshnode.control.models import remove as remove_from
@@ -127,14 +128,14 @@ def part_lines(peers: Sequence[PeerPart]) -> list[str]:
 def suggestion_lines(room: Fit, here: set[str]) -> list[str]:
     """What this machine could run, and how to get it; `here` are the names it has already."""
     lines = [
-        f"  meshnode pull {item.name}   {megabytes(item.size_bytes)}; {item.about}"
+        f"  {typed(f'pull {item.name}')}   {megabytes(item.size_bytes)}; {item.about}"
         for item in room.suggestions
         if item.name not in here
     ]
     head = [f"{megabytes(room.free_bytes)} of memory are free. Fits here:"] if lines else []
     if room.largest_file_bytes:
         size = megabytes(room.largest_file_bytes)
-        lines.append(f"A GGUF file of up to about {size} fits here: meshnode pull hf:OWNER/REPO:QUANT")
+        lines.append(f"A GGUF file of up to about {size} fits here: {typed('pull hf:OWNER/REPO:QUANT')}")
     return head + lines
 
 

@@ -108,8 +108,8 @@ class NodeError(msgspec.Struct, frozen=True, tag_field="event", tag="error"):
 
 EVENTS = (Progress, ApiUp, MeshUp, TicketMade, Joined, Loading, Ready, NodeError)
 OUTPUTS: Mapping[str, tuple[type, ...]] = {
-    "up": EVENTS,
-    "join": EVENTS,
+    "up": (*EVENTS, AnswerText, AnswerEnd),  # the last two with --ask
+    "join": (*EVENTS, AnswerText, AnswerEnd),
     "invite": (Invitation,),
     "status": (Snapshot,),
     "peers": (Peers,),

@@ -2,6 +2,7 @@
 
 import click
 
+from meshnode import __version__
 from meshnode.cli.audit import audit
 from meshnode.cli.complete import completion
 from meshnode.cli.doctor.verb import doctor
@@ -23,6 +24,7 @@ from meshnode.cli.verb import Program
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="meshnode %(version)s")
 def program() -> None:
     """Join your own devices into one mesh that serves open-weight language models.
 

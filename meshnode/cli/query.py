@@ -12,6 +12,7 @@ from meshnode.cli import client
 from meshnode.cli.qr import draw
 from meshnode.cli.render import Screen, duration, milliseconds
 from meshnode.cli.sharing import sharing_line
+from meshnode.cli.spelling import joining
 from meshnode.cli.verb import verb
 from meshnode.control.invite import duration_s
 from meshnode.control.verbs import InviteArguments
@@ -50,7 +51,7 @@ async def invite(screen: Screen, home: Path, *, expires: str, qr: bool) -> None:
     screen.json(made)
     if qr:
         _draw(screen, made.ticket)
-    screen.line(f"meshnode join {made.ticket}")
+    screen.line(joining(made.ticket))
 
 
 @click.command()

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from meshnode.api.control_socket import failure_of
+from meshnode.cli.spelling import spelt
 from meshnode.errors import MeshError
 
 WIDTH_PLAIN = 240  # without a terminal nothing needs to fit, and nothing may be cut
@@ -49,13 +50,18 @@ class Screen:
         """One line for people, if JSON was not asked for."""
         if not self.as_json:
             self._progress.stop()
-            self._out.print(visible(text)[:LINE_CHARACTERS_MAX], soft_wrap=True)
+            self._out.print(visible(spelt(text))[:LINE_CHARACTERS_MAX], soft_wrap=True)
 
     def note(self, text: str) -> None:
         """One line for people beside what was asked for, on standard error, if JSON was not asked for."""
         if not self.as_json:
             self._progress.stop()
-            self._err.print(f"note: {visible(text)}", soft_wrap=True)
+            self._err.print(f"note: {visible(spelt(text))}", soft_wrap=True)
+
+    def aside(self, text: str) -> None:
+        """One line about an answer, on standard error, so that what reads the answer gets it alone."""
+        if not self.as_json:
+            self._err.print(f"[{visible(text)}]", soft_wrap=True, style="dim")
 
     def facts(self, rows: Mapping[str, str]) -> None:
         """Names and values below each other; empty values are left out."""
@@ -100,9 +106,9 @@ class Screen:
         self._progress.stop()
         self.json({"error": failure_of(error)})
         if not self.as_json:
-            self._err.print(f"error: {visible(error.message)}", soft_wrap=True)
+            self._err.print(f"error: {visible(spelt(error.message))}", soft_wrap=True)
             if error.hint:
-                self._err.print(f"hint: {visible(error.hint)}", soft_wrap=True)
+                self._err.print(f"hint: {visible(spelt(error.hint))}", soft_wrap=True)
 
 
 class ProgressLines:
@@ -124,7 +130,7 @@ class ProgressLines:
             self._say(step, done / total if total else 0.0, _pace(event))
 
     def stop(self) -> None:
-        """Leave the bars as they are; what is printed next goes below."""
+        """Take the bars away; what is printed next stands in their place."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -134,7 +140,7 @@ class ProgressLines:
         if self._bars is None:
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
             speed = (TransferSpeedColumn(), TimeRemainingColumn())
-            self._bars = Progress(*columns, *speed, console=self._console)
+            self._bars = Progress(*columns, *speed, console=self._console, transient=True)
             self._bars.start()
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SILENCE_S = 300.0  # a long prefill; the API sends comments meanwhile
 DATA = "data: "
 DONE = "data: [DONE]"
 PROMPT_BYTES_MAX = 1024 * 1024
+WHERE = {"local": ", this device", "peer": ", another device of the mesh", "cloud": ", a commercial API"}
 
 Turn = dict[str, str]
 
@@ -37,10 +39,13 @@ class AnswerText(msgspec.Struct, frozen=True, tag_field="event", tag="text"):
 
 
 class AnswerEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
-    """What `run` prints last: the whole text, and OpenAI's account of the tokens."""
+    """What `run` prints last: the whole text, OpenAI's account of the tokens, and who answered with what."""
 
     text: str
     usage: dict[str, Any]
+    served_by: str = ""
+    model: str = ""
+    rung: str = ""
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -94,6 +99,16 @@ async def run(
     the environment variable MESHNODE_API_KEY.
     """
     options = {"max_tokens": max_tokens, "mesh": {"privacy": privacy, "route": route}}
+    async with talking(screen, home, {"model": model, **options}) as talk:
+        if prompt is None and sys.stdin.isatty():
+            await talk.chat()
+        else:
+            await talk.ask(_from_stdin() if prompt is None else prompt)
+
+
+@asynccontextmanager
+async def talking(screen: Screen, home: Path, options: dict[str, Any]) -> AsyncIterator[Talk]:
+    """A conversation with the node of this home; `options` go into each request. Raises NotRunning."""
     seen = await client.status(home)
     timeout = httpx2.Timeout(SILENCE_S, connect=CONNECT_S)
     key = os.environ.get(ENV_KEY, "")
@@ -101,11 +116,7 @@ async def run(
     async with httpx2.AsyncClient(
         base_url=seen.api_url, timeout=timeout, trust_env=False, headers=headers
     ) as http:
-        talk = Talk(http, screen, {"model": model, **options})
-        if prompt is None and sys.stdin.isatty():
-            await talk.chat()
-        else:
-            await talk.ask(_from_stdin() if prompt is None else prompt)
+        yield Talk(http, screen, options)
 
 
 class Talk:
@@ -116,6 +127,7 @@ class Talk:
         self._screen = screen
         self._options = options
         self._turns: list[Turn] = []
+        self._served: Mapping[str, str] = {}
 
     async def chat(self) -> None:
         """One question after another, until the input ends."""
@@ -130,6 +142,7 @@ class Talk:
         texts: list[str] = []
         await self._stream(lambda chunk: self._show(chunk, texts))
         self._screen.text("\n")
+        self._tell_who()
         self._turns.append({"role": "assistant", "content": "".join(texts)})
 
     def _show(self, chunk: Chunk, texts: list[str]) -> None:
@@ -140,7 +153,15 @@ class Talk:
             if text:
                 self._screen.json(AnswerText(text))
         if chunk.usage:
-            self._screen.json(AnswerEnd("".join(texts), chunk.usage))
+            served = (self._served.get(f"x-mesh-{fact}", "") for fact in ("served-by", "model", "rung"))
+            self._screen.json(AnswerEnd("".join(texts), chunk.usage, *served))
+
+    def _tell_who(self) -> None:
+        """Which device answered, and with what."""
+        who, rung = self._served.get("x-mesh-served-by", ""), self._served.get("x-mesh-rung", "")
+        if who:
+            where = WHERE.get(rung, "")
+            self._screen.aside(f"answered by {who}{where}, with {self._served.get('x-mesh-model', '')}")
 
     async def _stream(self, on_chunk: Callable[[Chunk], None]) -> None:
         """One request. Raises NotRunning, Interrupted, or the error that the API gives."""
@@ -149,6 +170,7 @@ class Talk:
         try:
             async with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
                 if response.status_code == httpx2.codes.OK:
+                    self._served = response.headers
                     await _read_events(response, on_chunk)
                 else:
                     raise _error_of(_failure(await response.aread()))

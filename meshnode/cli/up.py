@@ -14,9 +14,11 @@ import trio
 
 from meshnode import config
 from meshnode.cli import client
+from meshnode.cli.first import QUESTION, Curious
 from meshnode.cli.models import suggestion_lines
 from meshnode.cli.options import node_options
 from meshnode.cli.render import Screen
+from meshnode.cli.spelling import joining, typed
 from meshnode.cli.verb import verb
 from meshnode.config import Config
 from meshnode.control.models import fit
@@ -30,18 +32,21 @@ Event = dict[str, Any]
 
 @click.command("up")
 @verb
+@click.option("--ask", default="", help="Ask this as soon as the mesh can answer, and go on running.")
 @node_options
-async def up(screen: Screen, home: Path, **flags: Any) -> None:
+async def up(screen: Screen, home: Path, ask: str, **flags: Any) -> None:
     """Run a node on this device, until Ctrl-C.
 
     The first one founds a mesh and prints a ticket, with which the next device can join. `serve` is another
     name for this verb.
     """
-    await run_here(screen, home, flags)
+    await run_here(screen, home, flags, ask=ask)
 
 
-async def run_here(screen: Screen, home: Path, flags: Event, *, join: str = "", via: str = "") -> None:
-    """Run a node from this home in this process; `join` and `via` are those of the verb `join`.
+async def run_here(
+    screen: Screen, home: Path, flags: Event, *, join: str = "", via: str = "", ask: str = ""
+) -> None:
+    """Run a node from this home in this process; `join` and `via` are those of the verb `join`, `ask` is a question.
 
     Raises HomeInUse, after saying where that other node is, and whatever the node itself ends with.
     """
@@ -51,7 +56,12 @@ async def run_here(screen: Screen, home: Path, flags: Event, *, join: str = "", 
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
         nursery.start_soon(_stop_on_signal, stop, nursery.cancel_scope, screen)
-        await run_node(settings, join=join, via=via, on_event=Teller(screen), stop=stop)
+        tell: Callable[[Event], None] = Teller(screen)
+        if ask:
+            curious = Curious(screen, settings.home, tell, "joined" if join else "mesh")
+            nursery.start_soon(curious.ask, ask)
+            tell = curious
+        await run_node(settings, join=join, via=via, on_event=tell, stop=stop)
         nursery.cancel_scope.cancel()
 
 
@@ -70,6 +80,7 @@ class Teller:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._said: tuple[str, ...] = ()
+        self._loading: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         """One event."""
@@ -77,10 +88,20 @@ class Teller:
             self._screen.progress(event)
             return
         self._screen.json(event)
-        words = _words(event)
+        words = _words(event) if self._is_news(event) else ()
         for line in words if words != self._said else ():
             self._screen.line(line)
-        self._said = words
+        self._said = words or self._said
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether people have not heard this yet: the steps of loading a model are one to them."""
+        model = str(event.get("model"))
+        if event.get("event") != "loading":
+            self._loading.discard(model)
+            return True
+        known = model in self._loading
+        self._loading.add(model)
+        return not known
 
 
 def _words(event: Event) -> tuple[str, ...]:
@@ -90,18 +111,25 @@ def _words(event: Event) -> tuple[str, ...]:
         case {"event": "mesh", "addresses": addresses}:
             return (f"Mesh               {', '.join(addresses)}",)
         case {"event": "ticket", "ticket": ticket}:
-            return ("The next device joins with:", f"  meshnode join {ticket}")
+            return ("The next device joins with:", f"  {joining(ticket)}")
         case {"event": "joined", "mesh": mesh}:
             return (f"Joined the mesh {mesh}.",)
         case {"event": "loading", "model": model}:
-            return (f"Loading{_after(' ', model)}{_after(': ', event.get('detail'))}",)
+            return (f"Loading{_after(' ', model)} …",)  # how far it is, bars show
         case {"event": "ready", "model": model}:
-            ready = f"Ready to answer with {model}." if model else "Ready, without a model of its own."
-            return (ready, *_exposed(event), *_larger(model))
+            return (*_ready(model), *_exposed(event), *_larger(model))
         case {"event": "error", "message": message}:
             return (f"error: {message}{_after(' hint: ', event.get('hint'))}",)
         case _:  # of a kind that is for programs only
             return ()
+
+
+def _ready(model: str) -> tuple[str, ...]:
+    """What can be done from now on."""
+    if not model:
+        return ("Ready, without a model of its own.",)
+    ask = typed(f'run {model} "{QUESTION}"')
+    return (f"Ready to answer with {model}. In another terminal:", f"  {ask}")
 
 
 def _exposed(event: Event) -> tuple[str, ...]:

@@ -109,7 +109,8 @@ def _nobody(failures: Mapping[str, MeshError]) -> MeshError:
     kind = type(telling[0]) if telling else Unreachable
     return kind(
         f"No address in the ticket led to its mesh ({reasons or 'it names none'}).",
-        hint="Check that the device that made the ticket is on and in the same network, then join again.",
+        hint="Check that the device that made the ticket is on, in the same network, and lets others in at its "
+        "port (a firewall may not), then join again.",
     )
 
 

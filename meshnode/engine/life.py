@@ -131,7 +131,7 @@ class Life:
             case Alive() | Inspected():
                 return
             case Broken(message, hint):
-                ending.vain, ending.how = True, f"{message} {hint}".strip()
+                ending.vain, ending.how = True, str(EngineFailed(message, hint=hint))
             case Ready():
                 ending.was_ready = True
                 self._take_patience(event)

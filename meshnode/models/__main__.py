@@ -29,13 +29,14 @@ def main(arguments: Sequence[str]) -> int:
         path = trio.run(fetch)
     except MeshError as error:
         bar.end()
-        sys.stderr.write(f"error: {error.message}\nhint: {error.hint}\n")
+        sys.stderr.write(f"error: {error.message}\n")
+        sys.stderr.write(f"hint: {error.hint}\n" if error.hint else "")
         return 1
     except KeyboardInterrupt:
         bar.end()
         sys.stderr.write("interrupted; run it again to go on\n")
         return 130
-    bar.end()
+    bar.end("here")
     sys.stdout.write(f"{path}\n")
     return 0
 
@@ -50,16 +51,17 @@ class _Bar:
 
     def show(self, progress: PullProgress) -> None:
         if self._live:
-            done, total = progress.done >> 20, progress.total >> 20
-            sys.stderr.write(f"\r· {self._name}: {progress.step} {done}/{total} MiB\033[K")
+            done = f"{progress.done / 1e6:.0f} of " if progress.done else ""
+            sys.stderr.write(f"\r· {self._name}: {progress.step} {done}{progress.total / 1e6:.0f} MB …\033[K")
         elif progress.step != self._step:
-            sys.stderr.write(f"· {self._name}: {progress.step} ({progress.total >> 20} MiB)\n")
+            sys.stderr.write(f"· {self._name}: {progress.step} ({progress.total / 1e6:.0f} MB)\n")
         self._step = progress.step
         sys.stderr.flush()
 
-    def end(self) -> None:
+    def end(self, word: str = "") -> None:
+        """Leave what was said last, or the word in its place."""
         if self._live and self._step:
-            sys.stderr.write("\n")
+            sys.stderr.write(f"\r· {self._name}: {word}\033[K\n" if word else "\n")
 
 
 if __name__ == "__main__":

@@ -138,8 +138,9 @@ def check_space(directory: Path, needed: int) -> None:
     """Raise DownloadFailed unless `needed` bytes fit and leave some room."""
     free = shutil.disk_usage(directory).free
     if free < needed + SPACE_SLACK_BYTES:
+        need = needed + SPACE_SLACK_BYTES
         raise DownloadFailed(
-            f"{directory} has {free >> 20} MiB free; {(needed + SPACE_SLACK_BYTES) >> 20} MiB are needed",
+            f"The disk of {directory} has {free >> 20} MiB free; {need >> 20} MiB are needed.",
             hint="Free some space, or set XDG_CACHE_HOME to a larger disk.",
         )
 

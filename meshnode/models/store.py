@@ -95,7 +95,10 @@ class ModelStore:
                 candidate.mkdir(parents=True, exist_ok=True)
                 if os.access(candidate, os.W_OK):
                     return candidate
-        raise HomeUnusable(f"neither {self._wanted_cache} nor {self._root} can be written")
+        raise HomeUnusable(
+            f"Neither {self._wanted_cache} nor {self._root} can be written.",
+            hint="Set XDG_CACHE_HOME to a folder that can be.",
+        )
 
     def models(self) -> list[StoredModel]:
         """Every model in the store whose file is there, by name."""

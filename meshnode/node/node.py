@@ -15,7 +15,7 @@ from meshnode.control import join as joining
 from meshnode.control.invite import EXPIRES_DEFAULT_S, invite
 from meshnode.control.keys import Keyring
 from meshnode.control.models import remove as remove_model
-from meshnode.errors import MeshError, NotAllowed, Unreachable
+from meshnode.errors import MeshError, Unreachable
 from meshnode.identity import Identity
 from meshnode.models.pull import OnProgress, PullProgress, pull
 from meshnode.models.signed import pull_signed
@@ -32,6 +32,7 @@ from meshnode.node.founding import found
 from meshnode.node.pinging import Pinging
 from meshnode.node.presence import Presence, World
 from meshnode.node.provenance import answer_for, label_of
+from meshnode.node.rejoining import check_free, keeps, still_in
 from meshnode.node.remembering import recall_of
 from meshnode.node.sharing import Sharing
 from meshnode.node.spotting import Spotting
@@ -195,8 +196,9 @@ class Node:
     async def join(self, target: str, *, leave: bool = False, via: str = "") -> None:
         """Join the mesh of a ticket, or the open mesh at an address; returns once the node is linked to it.
 
-        A mesh with other members in it is only left if `leave` says so. `via` is an address to use instead of
-        those in the ticket. Raises TicketInvalid, TicketExpired, TicketUsed, WrongMesh, Unreachable, …
+        Nothing is to be done for a mesh that it is in already. One with other members in it is only left if `leave`
+        says so. `via` is an address to use instead of those in the ticket. Raises TicketInvalid, TicketExpired,
+        TicketUsed, WrongMesh, NotAllowed, Unreachable, …
         """
         parsed = joining.parse_target(target)
         async with self._one_join:
@@ -204,17 +206,18 @@ class Node:
 
     async def _join(self, parsed: Ticket | joining.OpenTarget, *, leave: bool, via: str) -> None:
         presence = await self.present()
-        if not presence.alone and not leave:
-            raise NotAllowed(
-                "This node already belongs to a mesh with other members.",
-                hint="To leave it for good, add --leave.",
-            )
+        if not leave:
+            if await still_in(parsed, presence, self._store):
+                self.joining = Joining("joined")
+                return
+            check_free(parsed, presence)
         self.joining = Joining("joining", parsed.mesh_name if isinstance(parsed, Ticket) else parsed.address)
         try:
             await self._move_to(await self._admitted(parsed, via))
         except MeshError as error:
-            self.joining = Joining("failed", str(error))
-            raise
+            if not keeps(parsed, presence, error):
+                self.joining = Joining("failed", str(error))
+                raise
         self.joining = Joining("joined")
 
     async def pull(

@@ -9,7 +9,7 @@ EXPOSURE = "not contained, because bubblewrap is not installed; other nodes' wor
 
 def test_up_says_so_below_ready() -> None:
     ready = {"event": "ready", "model": "smollm2:135m", "sandbox": "none", "exposure": EXPOSURE}
-    assert _words(ready)[1] == f"Sandbox            none: {EXPOSURE}"
+    assert _words(ready)[2] == f"Sandbox            none: {EXPOSURE}"
     assert not [line for line in _words(ready | {"exposure": ""}) if line.startswith("Sandbox")]
 
 

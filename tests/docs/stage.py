@@ -22,17 +22,37 @@ from tests.docs.shown import ANY, compare, normal
 from tests.e2e.world import free_port, surroundings
 
 ENDS_WITHIN_S = 20.0
-LASTS = re.compile(r"(meshnode (up|serve|join)|scripts/start)\b(?!.*(--help|--ask))")
+LASTS = re.compile(r"(meshnode (up|serve|join)|scripts/start)\b(?!.*(--help|--mesh))")
 READY = re.compile(r"^(Ready|Joined)", re.MULTILINE)
 LOOKS = re.compile(r"meshnode (run|peers|status|audit tail)\b")
 SETTLED_WITHIN_S = 15.0  # what a device has just said is known to the others, on a busy machine too
 KEYS = "^C"
 FIRST_ADDRESS = 20
+PROGRAM = f'exec {shlex.quote(sys.executable)} -m meshnode.cli.main "$@"'
+PYTHON = f'exec {shlex.quote(sys.executable)} "$@"'
 SHIMS = {
-    "meshnode": f'exec {shlex.quote(sys.executable)} -m meshnode.cli.main "$@"',
-    "python": f'exec {shlex.quote(sys.executable)} "$@"',
+    "python": PYTHON,
     "git": '[ "$1" = clone ] && ln -s "$CLONE" "$3"',  # a clone that is set up: setting one up takes minutes
 }
+
+
+def lay_out(folder: Path, *, installed: bool) -> None:
+    """A person's folder: `bin` for the PATH, with the program in it only if it is installed, and what git clones."""
+    shims = {**SHIMS, "meshnode": PROGRAM} if installed else SHIMS
+    for name, line in shims.items():
+        _program(folder / "bin" / name, f"#!/bin/sh\n{line}\n")
+    clone = folder / "clone"
+    _program(clone / "scripts" / "start", (ROOT / "scripts" / "start").read_text(encoding="utf-8"))
+    _program(clone / "scripts" / "setup", "#!/bin/sh\n")
+    _program(clone / ".venv" / "bin" / "python", f"#!/bin/sh\n{PYTHON}\n")
+    entry = f"#!{sys.executable}\nfrom meshnode.cli.main import main\n\nmain()\n"
+    _program(clone / ".venv" / "bin" / "meshnode", entry)
+
+
+def _program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
 
 
 class Terminal:
@@ -91,7 +111,7 @@ class Terminal:
 class Device:
     """One device: a folder that is its HOME, its ports, the commands that still run in it."""
 
-    def __init__(self, name: str, folder: Path, number: int) -> None:
+    def __init__(self, name: str, folder: Path, number: int, *, installed: bool) -> None:
         self.name = name
         self.folder = folder
         self.address = f"192.168.1.{FIRST_ADDRESS + number}"
@@ -100,22 +120,7 @@ class Device:
         self.exports: list[str] = []
         self.node: Terminal | None = None
         self.terminals: list[Terminal] = []
-        self._prepare()
-
-    def _prepare(self) -> None:
-        (self.folder / "bin").mkdir(parents=True)
-        for name, line in SHIMS.items():
-            shim = self.folder / "bin" / name
-            shim.write_text(f"#!/bin/sh\n{line}\n")
-            shim.chmod(0o755)
-        clone = self.folder / "clone"
-        (clone / "scripts").mkdir(parents=True)
-        (clone / "scripts" / "start").write_bytes((ROOT / "scripts" / "start").read_bytes())
-        (clone / "scripts" / "setup").write_text("#!/bin/sh\n")
-        (clone / ".venv").mkdir()
-        (clone / ".venv" / "bin").symlink_to(self.folder / "bin")
-        for script in (clone / "scripts").iterdir():
-            script.chmod(0o755)
+        lay_out(folder, installed=installed)
 
     @property
     def home(self) -> Path:
@@ -144,15 +149,16 @@ class Device:
 class Stage:
     """The devices of a page, and what its placeholders stand for."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, installed: bool = True) -> None:
         self.root = root
+        self._installed = installed
         self.devices: dict[str, Device] = {}
         self.words: dict[str, str] = {}
 
     def device(self, name: str) -> Device:
         """The device of this name; there is one from its first mention on."""
         if name not in self.devices:
-            self.devices[name] = Device(name, self.root / name, len(self.devices))
+            self.devices[name] = Device(name, self.root / name, len(self.devices), installed=self._installed)
         return self.devices[name]
 
     def real(self, text: str, on: Device) -> str:
@@ -244,9 +250,9 @@ def _differs(what: str, wanted: Sequence[str], printed: str) -> str:
 
 
 @contextmanager
-def staged(root: Path) -> Iterator[Stage]:
-    """A stage whose nodes end with it."""
-    stage = Stage(root)
+def staged(root: Path, *, installed: bool = True) -> Iterator[Stage]:
+    """A stage whose nodes end with it; `installed` says whether its devices have the program on their PATH."""
+    stage = Stage(root, installed=installed)
     try:
         yield stage
     finally:

@@ -179,7 +179,7 @@ async def test_leaving_a_run_cancels_it_in_the_worker(serving, stand_in, job):
 async def test_a_model_that_cannot_be_run_is_a_failure_for_good(serving, stand_in, job):
     body = "say(Broken('this file is no model', 'Fetch it again.')); sys.exit(3)"
     engine = await serving(stand_in(body), state=EngineState.FAILED)
-    assert engine.detail == "this file is no model Fetch it again."
+    assert engine.detail == "this file is no model. Fetch it again."
     with pytest.raises(EngineFailed, match="no model"):
         await collect(engine, job())
 

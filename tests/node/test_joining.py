@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from meshnode import Node
+from meshnode.control.revoke import RevokeArguments
 from meshnode.errors import (
     MeshError,
     NotAllowed,
@@ -70,7 +71,50 @@ async def test_nobody_at_the_address_is_unreachable_and_not_a_bad_ticket(world: 
 
 async def test_a_node_cannot_join_itself(world: World) -> None:
     async with world.node("a") as a:
-        await refused(a, await a.invite(), Unreachable)
+        with pytest.raises(NotAllowed, match="made that ticket"):
+            await a.join(await a.invite())
+
+
+async def test_joining_again_after_a_restart_changes_nothing_and_asks_nobody(world: World) -> None:
+    async with world.node("a") as a:
+        async with world.node("b") as b:
+            ticket = await a.invite()
+            await b.join(ticket)
+            mesh = mesh_of(a)
+        async with world.node("b") as b:
+            await b.join(ticket)
+            assert (mesh_of(b), b.snapshot().join_state) == (mesh, "joined")
+            await b.join(spare := await a.invite())
+    async with world.node("b") as b:  # nobody is there whom it could ask
+        await b.join(ticket)
+        assert mesh_of(b) == mesh
+    async with world.node("a"), world.node("c") as c:
+        await c.join(spare)
+        assert mesh_of(c) == mesh
+
+
+async def test_joining_an_open_mesh_again_changes_nothing(world: World) -> None:
+    async with world.node("a", open_mesh=True) as a, world.node("d", open_mesh=True):
+        async with world.node("b") as b:
+            await b.join("mem://a")
+        async with world.node("b") as b:
+            await b.join("mem://a")
+            assert mesh_of(b) == mesh_of(a)
+            await until(lambda: bool(b.snapshot().links))
+            with pytest.raises(NotAllowed, match="--leave"):
+                await b.join("mem://d")
+
+
+async def test_a_new_ticket_brings_back_who_counts_no_longer(world: World) -> None:
+    """In the mesh that it was in, a device that was shut out is let in anew, and need not leave first."""
+    async with world.node("a") as a, world.node("b") as b, world.node("c") as c:
+        for node in (b, c):
+            await node.join(await a.invite())
+        await a.trust.revoke(RevokeArguments("b"))
+        await until(lambda: not b.snapshot().links)
+        await b.join(await a.invite())
+        await until(lambda: {peer.name for peer in a.snapshot().peers if peer.trust != "none"} == {"b", "c"})
+        assert b.snapshot().links
 
 
 async def test_two_joins_at_once_do_not_mix(world: World) -> None:

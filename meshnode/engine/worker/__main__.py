@@ -37,7 +37,9 @@ READ_BYTES = 1 << 16
 USAGE = """This is meshnode's inference worker. A node starts it and speaks to it in frames on standard input
 and output; there is nothing to call by hand. To serve a model: meshnode up --model NAME"""
 MISSING = "llama-cpp-python is not installed, so this node cannot run models itself"
-MISSING_HINT = "Install it: pip install 'meshnode[worker]'"
+MISSING_HINT = (
+    "Install it: pip install 'meshnode[worker]'; in a clone, start it with scripts/start, which does that"
+)
 REBUILD = "Build it anew: pip install --force-reinstall --no-deps llama-cpp-python"
 
 
