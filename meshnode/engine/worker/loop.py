@@ -1,9 +1,9 @@
 """The batched loop: commands, admission, one step of computing for every run at once, events.
 
-Each step computes one token for every run that is answering and a chunk of prompts beside them, a long one while
-more wait than answer, so that nobody waits long for anybody's prompt. Runs are admitted by cells of the key-value
-cache; if answers grow beyond what was reserved, the youngest run is moved out and computed again later, and nobody
-fails. It knows neither processes nor pipes: commands come from a callable, events go to one.
+Each step computes what `schedule` says: tokens of those who answer, and of prompts so many that nobody waits long
+for anybody's. Runs are admitted by cells of the key-value cache; if answers grow beyond what was reserved, the
+youngest run is moved out and computed again later, and nobody fails. It knows neither processes nor pipes: commands
+come from a callable, events go to one.
 """
 
 import time
