@@ -260,10 +260,24 @@ def test_twenty_seeds_twice_each_have_the_same_digests() -> None:
 
 def test_an_unreachable_address_is_an_error_of_the_mesh() -> None:
     async def play(simulation: Simulation) -> None:
+        a = await simulation.start("a", engine="none", **QUIET)
+        b = await simulation.start("b", **QUIET)
+        simulation.partition("a", "b")
+        with pytest.raises(Unreachable):
+            await b.join(await a.invite())
+
+    simulate(13, play)
+
+
+def test_a_member_that_joins_its_own_mesh_again_stays_in_it_while_nobody_answers() -> None:
+    async def play(simulation: Simulation) -> None:
         a, b = await pair(simulation)
+        mesh = b.snapshot().mesh.id
         simulation.partition("a", "b")
         await simulation.until(lambda: not linked(b), within_s=15)
-        with pytest.raises(Unreachable):
-            await b.join(await a.invite(), leave=True)
+        await b.join(await a.invite(), leave=True)
+        assert b.snapshot().mesh.id == mesh
+        simulation.heal()
+        await simulation.until(lambda: linked(a) and linked(b), within_s=10)
 
     simulate(13, play)
