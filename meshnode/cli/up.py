@@ -113,7 +113,7 @@ def _words(event: Event) -> tuple[str, ...]:
         case {"event": "ticket", "ticket": ticket}:
             return ("The next device joins with:", f"  {joining(ticket)}")
         case {"event": "joined", "mesh": mesh}:
-            return (f"Joined the mesh {mesh}.",)
+            return (f"Joined {mesh}.",)
         case {"event": "loading", "model": model}:
             return (f"Loading{_after(' ', model)} …",)  # how far it is, bars show
         case {"event": "ready", "model": model}:

@@ -1,4 +1,5 @@
-"""The audit log of a node, around its requests: nothing leaves before its line is on the disk.
+"""The audit log of a node, around its requests: nothing leaves before its line is written, or comes back before that
+line is on the disk.
 
 It turns decisions that are made elsewhere into lines. Whoever sends work out by another way than a link, as to an
 upstream, calls `note` before it does.
@@ -49,10 +50,14 @@ class Auditor:
 
     async def note(self, decision: Decision) -> None:
         """Write a decision down; it may be carried out once this returns. Raises HomeUnusable, Busy."""
-        if self._log is not None:
-            await self._log.note(decision)
-        elif self._config.audit:
+        if (audit := self._opened()) is not None:
+            await audit.note(decision)
+
+    def _opened(self) -> AuditLog | None:
+        """The log, if its owner wants one."""
+        if self._log is None and self._config.audit:
             raise HomeUnusable("The audit log is not open yet, and no request leaves without its line.")
+        return self._log
 
     def choosing(self, choose: Choose, plan: Callable[[Job], Plan]) -> Choose:
         """The step that decides, with a line for each refusal; `plan` says once more who was ruled out, and why."""
@@ -68,13 +73,18 @@ class Auditor:
         return chosen
 
     def running(self, run_on: RunOn) -> RunOn:
-        """The step that runs a job somewhere, with a line before one that leaves this node."""
+        """The step that runs a job somewhere, with a line before one that leaves this node.
+
+        The disk has the line while the request is under way, and before anything of the answer is given out.
+        """
 
         @asynccontextmanager
         async def run(candidate: Candidate, job: Job) -> AsyncIterator[AsyncIterator[Emitted]]:
-            if candidate.path:
-                await self.note(sent(job, candidate))
+            audit = self._opened() if candidate.path else None
+            begun = await audit.begin(sent(job, candidate)) if audit is not None else None
             async with run_on(candidate, job) as pieces:
+                if begun is not None:
+                    await begun.lasts()
                 yield pieces
 
         return run

@@ -1,5 +1,6 @@
 """The audit log as it is written: a decision is on the disk, and under the signed head, before `note` returns.
 
+`begin` returns sooner: then a line is in its file, where it outlives the process, and is on its way to the disk.
 What a line says and how lines hold each other is `trust.audit`; the files are `observe.segments` and `observe.head`.
 It knows no requests.
 """
@@ -69,6 +70,25 @@ class _Waiting:
     failure: HomeUnusable | None = None
 
 
+class Begun:
+    """A line that is in its file, and on its way to the disk."""
+
+    def __init__(self) -> None:
+        self._over = trio.Event()
+        self._failure: HomeUnusable | None = None
+
+    def finish(self, failure: HomeUnusable | None = None) -> None:
+        """It is there for good, or could not be brought there."""
+        self._failure = failure
+        self._over.set()
+
+    async def lasts(self) -> None:
+        """Wait until it outlives a loss of power; raises HomeUnusable."""
+        await self._over.wait()
+        if self._failure is not None:
+            raise HomeUnusable(self._failure.message, hint=self._failure.hint)
+
+
 class AuditLog:
     """One node's log; made by `open_audit`."""
 
@@ -77,10 +97,10 @@ class AuditLog:
         self._signer = signer
         self._seams = seams
         self._heads = heads
-        self._base = self._end = Point()
+        self._base = self._end = self._written = Point()
         self._synced_n = -HEAD_SYNCED_EVERY
         self._queue: list[_Waiting] = []
-        self._one_writer = trio.Lock()
+        self._one_writer = trio.Semaphore(1)  # a lock that another task may give back
 
     @property
     def end(self) -> Point:
@@ -109,6 +129,47 @@ class AuditLog:
         if waiting.failure is not None:
             raise HomeUnusable(waiting.failure.message, hint=waiting.failure.hint)
 
+    async def begin(self, decision: Decision) -> Begun:
+        """Write a line; once this returns it outlives this process, and what it speaks of may happen.
+
+        What came of it must not be told before it `lasts`. Raises HomeUnusable when it cannot be written, Busy.
+        """
+        begun = Begun()
+        if (end := self._written_at_once(decision)) is None:
+            await self.note(decision)
+            begun.finish()
+        else:
+            trio.lowlevel.spawn_system_task(self._settle, begun, end)  # whoever began it may be cancelled
+        return begun
+
+    def _written_at_once(self, decision: Decision) -> Point | None:
+        """Where the log ends with this line, which is not synced; None if that must wait, and nothing was written."""
+        if self._one_writer.value == 0:
+            return None
+        lines, end = self._lines([decision])
+        if not self._segments.append_unsynced(lines):
+            return None
+        self._one_writer.acquire_nowait()
+        self._written = end
+        return end
+
+    async def _settle(self, begun: Begun, end: Point) -> None:
+        """Sync what was begun. If that fails the line stays, for what it speaks of may have happened."""
+        failure: HomeUnusable | None = None
+        try:
+            with trio.CancelScope(shield=True):
+                await self._seams.blocking(lambda: self._sync(end))
+        except HomeUnusable as error:
+            logger.warning("audit.unsynced", why=str(error))
+            failure = error
+        finally:
+            self._one_writer.release()
+            begun.finish(failure)
+
+    def _sync(self, end: Point) -> None:
+        self._segments.sync()
+        self._sign(self._base, end)
+
     async def _write(self) -> None:
         """Write what waits, as far as one batch goes, and tell those who wait how it went."""
         batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
@@ -125,23 +186,28 @@ class AuditLog:
 
     async def _append(self, decisions: list[Decision]) -> None:
         """Lines, then the head over them; a head that cannot be kept takes the lines back."""
+        lines, end = self._lines(decisions)
+        await self._seams.blocking(lambda: self._put(lines, end))
+
+    def _lines(self, decisions: list[Decision]) -> tuple[bytes, Point]:
+        """Lines for these, and where the log ends with them."""
         at = datetime.fromtimestamp(self._seams.wall(), tz=UTC).isoformat(timespec="milliseconds")
-        end, raws = self._end, []
+        end, raws = self._written, []
         for decision in decisions:
             raw, end = line_of(self._signer.public, end, decision, at)
             raws.append(raw)
-        lines = b"".join(raws)
-        await self._seams.blocking(lambda: self._put(lines, end))
+        return b"".join(raws), end
 
     def _put(self, lines: bytes, end: Point) -> None:
         """Both to the disk, in one go: a switch to a thread and back costs as much as a write."""
-        begun = self._segments.append(self._end.n + 1, lines)
+        begun = self._segments.append(self._written.n + 1, lines)
         try:
             superfluous = self._segments.superfluous() if begun else []
             self._sign(self._base_after(superfluous), end)
         except BaseException:
             self._take_back(len(lines))
             raise
+        self._written = end
         if superfluous:
             self._segments.remove(superfluous)
 
@@ -178,6 +244,7 @@ class AuditLog:
         """What there is to tell of the log as it was found. From here on one without a head is one that lost it."""
         packed = self._heads.load()
         found = self._recovered(packed)
+        self._written = self._end
         if packed is None:
             self._sign(self._base, self._end)
         return found

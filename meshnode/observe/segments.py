@@ -1,7 +1,7 @@
 """The audit log's files: lines appended whole and for good, in segments of bounded size. It knows bytes, not lines.
 
-A segment is named after the number of its first line. What an append returned from is on the disk; what it did not
-return from is there whole, in part, or not at all, and only ever at the end of the last segment.
+A segment is named after the number of its first line. What `append`, or `sync` after it, returned from is on the
+disk; what they did not is there whole, in part, or not at all, and only ever at the end of the last segment.
 """
 
 import os
@@ -61,10 +61,27 @@ class Segments:
             fits = last is not None and last.size() + len(lines) <= self.segment_bytes
             if last is None or not fits:
                 last = self._last = Opened(self.folder / f"audit-{first:016}.jsonl", _APPENDING)
-            _append(last.descriptor(), lines)
+            _append(last.descriptor(), lines, sync=True)
             if not fits:
                 _sync_folder(self.folder)
             return not fits
+
+    def append_unsynced(self, lines: bytes) -> bool:
+        """Put lines at the end of the file there is, if they fit: they outlive this process, and the machine only
+        once `sync` has returned. It takes microseconds. Returns whether they fitted.
+        """
+        with translated(self.folder):
+            last = self._last_file()
+            if last is None or last.size() + len(lines) > self.segment_bytes:
+                return False
+            _append(last.descriptor(), lines, sync=False)
+            return True
+
+    def sync(self) -> None:
+        """Make what was appended last."""
+        with translated(self.folder):
+            if self._last is not None:
+                os.fsync(self._last.descriptor())
 
     def _last_file(self) -> Opened | None:
         if self._last is None or not self._last.path.exists():
@@ -113,11 +130,12 @@ class Segments:
             return target
 
 
-def _append(descriptor: int, lines: bytes) -> None:
+def _append(descriptor: int, lines: bytes, *, sync: bool) -> None:
     before = os.fstat(descriptor).st_size
     try:
         _write_all(descriptor, lines)
-        os.fsync(descriptor)
+        if sync:
+            os.fsync(descriptor)
     except OSError:
         with suppress(OSError):  # if even that fails, the next start mends it
             os.ftruncate(descriptor, before)

@@ -2,18 +2,22 @@
 
 Both take the same schedule: one token for every answer and up to CHUNK_TOKENS of prompts beside them in one step, or
 LONG_TOKENS while more prompts wait than answers are written.
-The bare loop has no text, no pipe, no limits and no other duties: what it takes is what llama.cpp takes.
+The bare loop has no text, no pipe, no limits and no other duties: what it takes is what llama.cpp takes. The two take
+turns of half a second, since a shared machine's pace changes by a tenth from one ten seconds to the next.
 As a script this file is the bare loop.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 from rivals import Setup
 
@@ -23,6 +27,7 @@ from meshnode.terms import Job, Sampling, Turn, Wish
 
 CHUNK_TOKENS, LONG_TOKENS = 128, 512
 READ_BYTES = 1 << 16
+TURN_S = 0.5
 
 Conversation = Sequence[dict[str, str]]
 Counts = list[tuple[int, int]]  # prompt and answer tokens of each run
@@ -32,7 +37,7 @@ class Pipe:
     """A worker process, spoken to in frames."""
 
     def __init__(self, setup: Setup) -> None:
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             WORKER_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._frames = FrameReader()
@@ -41,9 +46,8 @@ class Pipe:
         while not any(isinstance(event, Ready) for event in self._hear()):
             pass
 
-    def ask_all(self, conversations: Sequence[Conversation], tokens: int) -> tuple[float, Counts]:
-        """Ask all at once; seconds until the last has ended, and what each came to."""
-        begun = time.perf_counter()
+    def ask_all(self, conversations: Sequence[Conversation], tokens: int) -> Counts:
+        """Ask all at once, and wait until the last has ended; what each came to."""
         self._send(*(self._run(conversation, tokens) for conversation in conversations))
         counts: Counts = []
         while len(counts) < len(conversations):
@@ -52,7 +56,7 @@ class Pipe:
                     raise SystemExit(event.message)
                 if isinstance(event, Ended):
                     counts.append((event.prompt_tokens, event.completion_tokens))
-        return time.perf_counter() - begun, counts
+        return counts
 
     def _run(self, conversation: Conversation, tokens: int) -> Run:
         self._last += 1
@@ -61,13 +65,13 @@ class Pipe:
         return Run(self._last, Job(id="bench", wish=Wish(), turns=turns, sampling=sampling))
 
     def _send(self, *commands: Open | Run) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(pack(commands))
-        self._process.stdin.flush()
+        assert self.process.stdin is not None
+        self.process.stdin.write(pack(commands))
+        self.process.stdin.flush()
 
     def _hear(self) -> Iterator[object]:
-        assert self._process.stdout is not None
-        received = os.read(self._process.stdout.fileno(), READ_BYTES)
+        assert self.process.stdout is not None
+        received = os.read(self.process.stdout.fileno(), READ_BYTES)
         if not received:
             raise SystemExit("the worker ended")
         for body in self._frames.feed(received):
@@ -75,15 +79,15 @@ class Pipe:
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 class Bare:
     """The bare loop, in a process of its own."""
 
     def __init__(self, setup: Setup) -> None:
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, __file__, json.dumps(asdict(setup))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -91,17 +95,18 @@ class Bare:
             text=True,
         )
 
-    def repeat(self, counts: Counts) -> float:
-        """Seconds for as many prompt and answer tokens as these."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(counts), file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
+    def repeat(self, counts: Counts) -> None:
+        """Compute as many prompt and answer tokens as these."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(counts), file=self.process.stdin, flush=True)
+        if not self.process.stdout.readline():
+            raise SystemExit("the bare loop ended")
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 @contextmanager
@@ -113,6 +118,36 @@ def both(setup: Setup) -> Iterator[tuple[Pipe, Bare]]:
     finally:
         pipe.close()
         bare.close()
+
+
+Work = tuple[subprocess.Popen[Any], Callable[[], object]]  # which process does it, and waiting for it
+
+
+def in_turns(*works: Work) -> list[float]:
+    """Do all of these, of which only one process is awake at a time; how many seconds each was."""
+    awake_s = [0.0] * len(works)
+    with ThreadPoolExecutor(len(works)) as pool:
+        for process, _ in works:
+            process.send_signal(signal.SIGSTOP)
+        outcomes = [pool.submit(work) for _, work in works]
+        while not all(outcome.done() for outcome in outcomes):
+            for number, ((process, _), outcome) in enumerate(zip(works, outcomes, strict=True)):
+                awake_s[number] += 0.0 if outcome.done() else _turn(process, outcome)
+        for process, _ in works:
+            process.send_signal(signal.SIGCONT)
+    for outcome in outcomes:
+        outcome.result()
+    return awake_s
+
+
+def _turn(process: subprocess.Popen[Any], outcome: Future[object]) -> float:
+    """Let a process work for TURN_S, or until it is done; seconds."""
+    begun = time.perf_counter()
+    process.send_signal(signal.SIGCONT)
+    wait((outcome,), TURN_S)
+    taken_s = time.perf_counter() - begun
+    process.send_signal(signal.SIGSTOP)
+    return taken_s
 
 
 # --- As a script: the bare loop ---
@@ -132,12 +167,11 @@ def open_bare(setup: Setup):
     return c, c.llama_init_from_model(model, params)
 
 
-def repeat_bare(c, context, batch, counts: Counts) -> float:
-    """One step after another until every sequence has its answer; seconds."""
+def repeat_bare(c, context, batch, counts: Counts) -> None:
+    """One step after another until every sequence has its answer."""
     greedy = c.llama_sampler_init_greedy()
     left = [[prompt, answer] for prompt, answer in counts]
     places, tokens = [0] * len(counts), [1000 + number for number in range(len(counts))]
-    begun = time.perf_counter()
     while any(answer for _, answer in left):
         rows = _fill(batch, left, places, tokens)
         if status := c.llama_decode(context, batch):
@@ -145,10 +179,8 @@ def repeat_bare(c, context, batch, counts: Counts) -> float:
         for number, row in rows:
             tokens[number] = c.llama_sampler_sample(greedy, context, row)
             left[number][1] -= 1
-    taken = time.perf_counter() - begun
     c.llama_memory_clear(c.llama_get_memory(context), False)
     c.llama_sampler_free(greedy)
-    return taken
 
 
 def _fill(batch, left: list[list[int]], places: list[int], tokens: list[int]) -> list[tuple[int, int]]:
@@ -181,7 +213,8 @@ def main() -> None:
     c, context = open_bare(setup)
     batch = c.llama_batch_init(LONG_TOKENS + setup.slots, 0, 1)
     for line in sys.stdin:
-        print(repeat_bare(c, context, batch, json.loads(line)), flush=True)
+        repeat_bare(c, context, batch, json.loads(line))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":

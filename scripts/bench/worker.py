@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(HERE)]
 
 import psutil  # noqa: E402 - the paths come first
 import trio  # noqa: E402
-from bare import both  # noqa: E402
+from bare import Conversation, both, in_turns  # noqa: E402
 from llama_cpp import Llama  # noqa: E402
 from rivals import COMMANDS, Setup, rival  # noqa: E402
 from shape import Row, arguments, percentile, report  # noqa: E402
@@ -34,7 +35,7 @@ WIDTHS = (1, 4, 8, 16)
 FIRST_TOKEN_WIDTH = 8
 THREADS, CONTEXT, SLOTS = 2, 8192, 16
 TOKENS = 64
-PIPE_ANSWERS = 8  # at the least, in a round, in turn with the bare loop: half a second says little
+PIPE_ANSWERS = 8  # in a round
 PLACES = ("a lighthouse", "a mill", "a station", "a library", "a mine", "a farm", "a ship", "an inn")
 
 QUIET_PERCENT, QUIET_LOOK_S, QUIET_WITHIN_S = 10.0, 0.3, 5.0
@@ -130,23 +131,32 @@ def contexts(setup: Setup) -> dict[str, tuple[str, str]]:
 
 
 def measure_pipes(setup: Setup, rounds: int, tokens: int) -> tuple[Figures, Figures]:
-    """The worker's and the bare loop's tokens/s, the same tokens for both."""
+    """The worker's and the bare loop's tokens/s, the same prompts and answers for both."""
     ours: Figures = {}
     bare_tps: Figures = {}
     with both(setup) as (pipe, bare):
-        for number in range(rounds + 1):
+        asked = {width: list(_batches(width)) for width in WIDTHS}
+        known = {width: [pipe.ask_all(batch, tokens) for batch in asked[width]] for width in WIDTHS}
+        for _ in range(rounds):
             for width in WIDTHS:
                 wait_for_quiet()
-                written = taken_s = bare_s = 0.0
-                for once_more in range(max(1, PIPE_ANSWERS // width)):
-                    asked = [conversation(number, width, stream + once_more) for stream in range(width)]
-                    seconds, counts = pipe.ask_all(asked, tokens)
-                    taken_s, bare_s = taken_s + seconds, bare_s + bare.repeat(counts)
-                    written += sum(answer for _, answer in counts)
-                if number:
-                    ours.setdefault(("worker", width), []).append(written / taken_s)
-                    bare_tps.setdefault(("bare", width), []).append(written / bare_s)
+                taken_s = bare_s = 0.0
+                for batch, counts in zip(asked[width], known[width], strict=True):
+                    mine, other = in_turns(
+                        (pipe.process, partial(pipe.ask_all, batch, tokens)),
+                        (bare.process, partial(bare.repeat, counts)),
+                    )
+                    taken_s, bare_s = taken_s + mine, bare_s + other
+                written = sum(answer for counts in known[width] for _, answer in counts)
+                ours.setdefault(("worker", width), []).append(written / taken_s)
+                bare_tps.setdefault(("bare", width), []).append(written / bare_s)
     return ours, bare_tps
+
+
+def _batches(width: int) -> Iterator[list[Conversation]]:
+    """So many at once, and PIPE_ANSWERS in all at the least: half a second says little."""
+    for once_more in range(max(1, PIPE_ANSWERS // width)):
+        yield [conversation(0, width, stream + once_more * width) for stream in range(width)]
 
 
 def server_rows(servers: Servers, names: Sequence[str]) -> list[Row]:

@@ -308,7 +308,7 @@ def test_up_prints_where_everything_is(meshnode, short_node, name):
     assert "Ready to answer with smollm2:135m." in shown
     assert "smollm2:135m is for trying things out." in shown
     assert "fits here: meshnode pull hf:OWNER/REPO:QUANT" in shown
-    assert "Joined the mesh home." in shown
+    assert "Joined home." in shown
     assert "error: the engine failed" in shown
     (config,) = short_node
     assert (config.engine, config.open_mesh, config.bootstrap) == ("none", True, ("a:1", "b:2"))

@@ -1,4 +1,5 @@
-"""A process that writes an audit log until it is killed: it prints each line's number once it is acknowledged.
+"""A process that writes an audit log until it is killed: it prints each line's number once it is acknowledged, or, of
+every second one, written.
 
 `torn` as the third argument has it kill itself in the middle of the write with the number given as the fourth.
 """
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from meshnode.observe.audit import open_audit
+from meshnode.observe.audit import AuditLog, open_audit
 from meshnode.observe.head import HeadFile
 from meshnode.observe.segments import FOLDER, Segments
 from meshnode.seams import Seams
@@ -24,16 +25,26 @@ async def main(home: Path, torn_at: int) -> None:
     seams = Seams()
     segments = Segments(home / FOLDER, 1 << 20)
     audit = await open_audit(segments, HeadFile(home), Signer(b"\x07" * 32), seams)
-    print("open", audit.end.n, flush=True)
+    first = audit.end.n
+    print("open", first, flush=True)
     if torn_at:
         _tear(torn_at)
     number = 0
     with trio.move_on_after(LIFE_S):  # whoever was to kill it may have failed
         while True:
             number += 1
-            await audit.note(decision(number))
-            await trio.lowlevel.checkpoint()
-            print(audit.end.n, flush=True)
+            await _write(audit, number, first + number)
+
+
+async def _write(audit: AuditLog, number: int, line: int) -> None:
+    if number % 2:
+        await audit.note(decision(number))
+        print(line, flush=True)
+        await trio.lowlevel.checkpoint()
+    else:
+        begun = await audit.begin(decision(number))
+        print(line, flush=True)
+        await begun.lasts()
 
 
 def _tear(at: int) -> None:

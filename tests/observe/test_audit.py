@@ -1,10 +1,13 @@
 """The audit log: every byte is held, the end too; a crash costs only what was not acknowledged; files are bounded."""
 
+import dataclasses
 import errno
 import json
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,11 +16,11 @@ import trio.testing
 from meshnode.errors import HomeUnusable
 from meshnode.observe import audit as audit_module
 from meshnode.observe import segments as segments_module
-from meshnode.observe.audit import BATCH_MAX, BEYOND_HEAD_MAX, HEAD_SYNCED_EVERY, read_head
+from meshnode.observe.audit import BATCH_MAX, BEYOND_HEAD_MAX, HEAD_SYNCED_EVERY, AuditLog, read_head
 from meshnode.observe.audit_check import Remembered, lines_about, lines_of
 from meshnode.terms import Privacy
 from meshnode.trust.audit import Kind, Point, line_of, read_line
-from tests.observe.audit_play import SIGNER, Home, decision, written
+from tests.observe.audit_play import SEAMS, SIGNER, Home, decision, written
 
 LINES = 6
 
@@ -268,6 +271,108 @@ async def test_a_full_disk_refuses_and_leaves_the_log_whole(
     assert (home.check().intact, home.check().last, home.check().unfinished_bytes) == (True, 2, 0)
     await audit.note(decision())
     assert home.check().intact
+
+
+# --- A line that is begun, and lasts later ---
+
+
+class Disk:
+    """The blocking seam, held until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached = trio.Event()
+        self.free = trio.Event()
+
+    async def __call__(self, work: Callable[[], Any], /) -> Any:
+        self.reached.set()
+        await self.free.wait()
+        return work()
+
+
+async def slow_log(home: Home) -> tuple[AuditLog, Disk]:
+    """A log of a line, whose disk takes its time from now on."""
+    audit, disk = await home.open(), Disk()
+    await audit.note(decision())
+    audit._seams = dataclasses.replace(SEAMS, blocking=disk)  # type: ignore[arg-type]
+    return audit, disk
+
+
+async def test_a_line_that_is_begun_is_in_its_file_and_lasts_once_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, synced = Home(tmp_path), []
+    audit, disk = await slow_log(home)
+    monkeypatch.setattr(segments_module.os, "fsync", synced.append)
+    begun = await audit.begin(decision(1))
+    assert lines_of(home.segments, 9)[-1].request == decision(1).request
+    assert (audit.end.n, synced) == (1, [])  # others are not told yet of what a loss of power could take
+    with trio.move_on_after(0.01) as waited:
+        await begun.lasts()
+    assert waited.cancelled_caught
+    disk.free.set()
+    await begun.lasts()
+    assert (audit.end.n, len(synced)) == (2, 1)
+    assert (home.check().intact, home.check().last) == (True, 2)
+
+
+async def test_one_that_is_begun_meanwhile_waits_and_shares_the_next_write(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    audit, disk = await slow_log(home)
+    saved = len(home.heads)
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(audit.begin, decision(number))
+        await disk.reached.wait()
+        assert len(lines_of(home.segments, 99)) == 2
+        disk.free.set()
+    assert (home.check().intact, home.check().last) == (True, 21)
+    assert len(home.heads) - saved == 2
+
+
+async def test_what_cannot_be_written_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = await written(tmp_path, 2)
+    audit = await home.open()
+    before = home.files[0].read_bytes()
+
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(segments_module.os, "write", full)
+    with pytest.raises(HomeUnusable, match="No space left"):
+        await audit.begin(decision())
+    monkeypatch.undo()
+    assert home.files[0].read_bytes() == before
+    await (await audit.begin(decision())).lasts()
+    assert (home.check().intact, home.check().last) == (True, 3)
+
+
+async def test_what_cannot_be_synced_stays_written_for_it_may_have_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = await written(tmp_path, 2)
+    audit = await home.open()
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(segments_module.os, "fsync", broken)
+    begun = await audit.begin(decision(7))
+    with pytest.raises(HomeUnusable, match="Input/output error"):
+        await begun.lasts()
+    assert audit.end.n == 2
+    monkeypatch.undo()
+    await audit.note(decision(8))
+    assert (home.check().intact, home.check().last, audit.end.n) == (True, 4, 4)
+
+
+async def test_lines_that_are_begun_rotate_within_the_bound(tmp_path: Path) -> None:
+    home = Home(tmp_path, bytes_max=1)
+    audit = await home.open()
+    for number in range(400):
+        await (await audit.begin(decision(number))).lasts()
+    assert (home.check().intact, home.check().last) == (True, 400)
+    assert len(home.files) > 2
+    assert all(file.stat().st_size <= home.segments.segment_bytes for file in home.files)
 
 
 # --- Many at once, and for long ---
