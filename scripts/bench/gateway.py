@@ -2,7 +2,7 @@
 
 One run asks the mock itself, our node and LiteLLM in turn, many rounds, over connections that stay open. A figure is
 what a gateway adds to the median of the mock itself. Our node keeps a budget meanwhile: each request is reserved on
-disk before it is sent, and settled afterwards.
+disk before it is sent, and settled afterwards. A third gateway is nothing but the libraries that our node stands on.
 """
 
 import http.client
@@ -24,7 +24,7 @@ import shape
 WARM = 5
 START_WITHIN_S = 120.0
 LATENCY, STREAM, MEMORY = "<= 0.25", "<= 0.1667", "<= 0.3333"
-OURS, RIVAL, MOCK = "meshnode", "LiteLLM", "mock"
+OURS, RIVAL, BARE, MOCK = "meshnode", "LiteLLM", "bare pass-through", "mock"
 KINDS = {"short": False, "long": True}  # the model, and whether its answer is streamed
 
 CLOUD = """
@@ -122,6 +122,13 @@ def node(stack: ExitStack, root: Path, api: int) -> Gateway:
     return stack.enter_context(running(command, port, root / "node.log", PYTHONPATH=path))
 
 
+def passthrough(stack: ExitStack, root: Path, api: int) -> Gateway:
+    """What the libraries of our node cost when nothing but them stands before the mock."""
+    port = free_port()
+    command = [sys.executable, str(shape.HERE / "passthrough.py"), str(port), str(api)]
+    return stack.enter_context(running(command, port, root / "passthrough.log"))
+
+
 def litellm(stack: ExitStack, root: Path, api: int) -> Gateway:
     """LiteLLM's proxy in front of the mock, as its documentation sets it up, with one worker."""
     python, port = shape.rival_python("gateway"), free_port()
@@ -153,13 +160,14 @@ def measure(rounds: int, in_row: int) -> tuple[dict[tuple[str, str], list[float]
         root, api = Path(name), free_port()
         servers = {MOCK: mock(stack, root, api)}
         servers |= {OURS: node(stack, root, api), RIVAL: litellm(stack, root, api)}
+        servers[BARE] = passthrough(stack, root, api)
         for number in range(WARM + rounds):
             for server, gateway in servers.items():
                 for model, streamed in KINDS.items():
                     seconds = [gateway.ask(model, streamed=streamed) for _ in range(in_row)]
                     if number >= WARM:
                         took.setdefault((server, model), []).extend(seconds)
-        memory = {server: servers[server].memory_mb() for server in (OURS, RIVAL)}
+        memory = {server: servers[server].memory_mb() for server in (OURS, RIVAL, BARE)}
     return took, memory
 
 
@@ -172,10 +180,12 @@ def rows_of(took: dict[tuple[str, str], list[float]], memory: dict[str, float]) 
         ("long", "added to a stream of 64", STREAM),
     ):
         direct = median[MOCK, model]
-        ours, rival = median[OURS, model] - direct, median[RIVAL, model] - direct
+        ours, rival, bare = (median[server, model] - direct for server in (OURS, RIVAL, BARE))
         rows.append(shape.Row(title, ours, "µs", rival, RIVAL, bound))
+        rows.append(shape.Row(title, ours, "µs", bare, BARE))
         rows.append(shape.Row(f"{title}: the mock itself", direct, "µs", direct, MOCK))
     rows.append(shape.Row("resident memory", memory[OURS], "MB", memory[RIVAL], RIVAL, MEMORY))
+    rows.append(shape.Row("resident memory", memory[OURS], "MB", memory[BARE], BARE))
     return rows
 
 

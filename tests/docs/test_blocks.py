@@ -52,7 +52,7 @@ ELSEWHERE = {
 GENERATED = {"docs/cli.md"}  # compared with the program by tests/cli/test_docs.py
 # What nobody runs, by its page and the first words in it.
 NOT_RUN = {
-    ("README.md", "scripts/test"): "is this suite, and the checks",
+    ("README.md", "scripts/test"): "is this suite, and the checks: .ci/run runs both",
     (
         "docs/audit.md",
         "meshnode audit tail",
@@ -141,6 +141,12 @@ def test_the_test_that_is_named_reads_the_page() -> None:
 def test_no_reason_is_left_over() -> None:
     found = {reason_of(block) for page in pages() for block in blocks_of(page)}
     assert set(NOT_RUN.values()) <= found
+
+
+def test_what_the_suite_cannot_run_itself_the_continuous_integration_does() -> None:
+    (block,) = (block for block in blocks_of("README.md") if block.code.startswith("scripts/test"))
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert {command.text.split("#")[0].strip() for command in commands_of(block)} <= set(run)
 
 
 def test_what_was_typed_and_what_was_printed_are_told_apart() -> None:
