@@ -5,7 +5,8 @@ import errno
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -289,37 +290,40 @@ class Disk:
         return work()
 
 
-async def slow_log(home: Home) -> tuple[AuditLog, Disk]:
+@asynccontextmanager
+async def slow_log(home: Home) -> AsyncIterator[tuple[AuditLog, Disk]]:
     """A log of a line, whose disk takes its time from now on."""
     audit, disk = await home.open(), Disk()
     await audit.note(decision())
     audit._seams = dataclasses.replace(SEAMS, blocking=disk)  # type: ignore[arg-type]
-    return audit, disk
+    try:
+        yield audit, disk
+    finally:
+        disk.free.set()
 
 
 async def test_a_line_that_is_begun_is_in_its_file_and_lasts_once_it_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, synced = Home(tmp_path), []
-    audit, disk = await slow_log(home)
-    monkeypatch.setattr(segments_module.os, "fsync", synced.append)
-    begun = await audit.begin(decision(1))
-    assert lines_of(home.segments, 9)[-1].request == decision(1).request
-    assert (audit.end.n, synced) == (1, [])  # others are not told yet of what a loss of power could take
-    with trio.move_on_after(0.01) as waited:
+    async with slow_log(home) as (audit, disk):
+        monkeypatch.setattr(segments_module.os, "fsync", synced.append)
+        begun = await audit.begin(decision(1))
+        assert lines_of(home.segments, 9)[-1].request == decision(1).request
+        assert (audit.end.n, synced) == (1, [])  # others are not told yet of what a loss of power could take
+        with trio.move_on_after(0.01) as waited:
+            await begun.lasts()
+        assert waited.cancelled_caught
+        disk.free.set()
         await begun.lasts()
-    assert waited.cancelled_caught
-    disk.free.set()
-    await begun.lasts()
     assert (audit.end.n, len(synced)) == (2, 1)
     assert (home.check().intact, home.check().last) == (True, 2)
 
 
 async def test_one_that_is_begun_meanwhile_waits_and_shares_the_next_write(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    audit, disk = await slow_log(home)
-    saved = len(home.heads)
-    async with trio.open_nursery() as nursery:
+    async with slow_log(home) as (audit, disk), trio.open_nursery() as nursery:
+        saved = len(home.heads)
         for number in range(20):
             nursery.start_soon(audit.begin, decision(number))
         await disk.reached.wait()
