@@ -10,7 +10,7 @@ from meshwire.ids import NodeId
 from reliability.common import Play, Test, Values, book_of, names, start, until_each
 from reliability.joining import joined
 
-REST_S = 10.0
+REST_S = 5.0  # before it is cut
 PARTED_S = 60.0
 
 
