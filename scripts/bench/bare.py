@@ -123,8 +123,8 @@ def both(setup: Setup) -> Iterator[tuple[Pipe, Bare]]:
 Work = tuple[subprocess.Popen[Any], Callable[[], object]]  # which process does it, and waiting for it
 
 
-def in_turns(*works: Work) -> list[float]:
-    """Do all of these, of which only one process is awake at a time; how many seconds each was."""
+def in_turns(*works: Work) -> list[tuple[float, Any]]:
+    """Do all of these, only one process awake at a time; how many seconds each was, and what came of it."""
     awake_s = [0.0] * len(works)
     with ThreadPoolExecutor(len(works)) as pool:
         for process, _ in works:
@@ -135,9 +135,7 @@ def in_turns(*works: Work) -> list[float]:
                 awake_s[number] += 0.0 if outcome.done() else _turn(process, outcome)
         for process, _ in works:
             process.send_signal(signal.SIGCONT)
-    for outcome in outcomes:
-        outcome.result()
-    return awake_s
+    return [(seconds, outcome.result()) for seconds, outcome in zip(awake_s, outcomes, strict=True)]
 
 
 def _turn(process: subprocess.Popen[Any], outcome: Future[object]) -> float:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol"), str(HERE)]
 
 import psutil  # noqa: E402 - the paths come first
 import trio  # noqa: E402
-from bare import Conversation, both, in_turns  # noqa: E402
+from bare import Conversation, Counts, both, in_turns  # noqa: E402
 from llama_cpp import Llama  # noqa: E402
 from rivals import COMMANDS, Setup, rival  # noqa: E402
 from shape import Row, arguments, percentile, report  # noqa: E402
@@ -137,20 +138,38 @@ def measure_pipes(setup: Setup, rounds: int, tokens: int) -> tuple[Figures, Figu
     with both(setup) as (pipe, bare):
         asked = {width: list(_batches(width)) for width in WIDTHS}
         known = {width: [pipe.ask_all(batch, tokens) for batch in asked[width]] for width in WIDTHS}
+        for counts in (counts for width in WIDTHS for counts in known[width]):
+            bare.repeat(counts)  # warm, as the worker is by now
         for _ in range(rounds):
             for width in WIDTHS:
                 wait_for_quiet()
-                taken_s = bare_s = 0.0
+                mine, other = _Pace(), _Pace()
                 for batch, counts in zip(asked[width], known[width], strict=True):
-                    mine, other = in_turns(
+                    (worker_s, written), (bare_s, _) = in_turns(
                         (pipe.process, partial(pipe.ask_all, batch, tokens)),
                         (bare.process, partial(bare.repeat, counts)),
                     )
-                    taken_s, bare_s = taken_s + mine, bare_s + other
-                written = sum(answer for counts in known[width] for _, answer in counts)
-                ours.setdefault(("worker", width), []).append(written / taken_s)
-                bare_tps.setdefault(("bare", width), []).append(written / bare_s)
+                    mine.add(worker_s, written)
+                    other.add(bare_s, counts)
+                ours.setdefault(("worker", width), []).append(mine.tps)
+                bare_tps.setdefault(("bare", width), []).append(other.tps)
     return ours, bare_tps
+
+
+@dataclass
+class _Pace:
+    """How many answer tokens in how many seconds."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float, counts: Counts) -> None:
+        self.seconds += seconds
+        self.tokens += sum(answer for _, answer in counts)
+
+    @property
+    def tps(self) -> float:
+        return self.tokens / self.seconds
 
 
 def _batches(width: int) -> Iterator[list[Conversation]]:
